@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     crash::install();
     let command = Cli::from_command_line().into_command();
     let Some(result) = crash::guard(|| log(&command).and_then(|log| run(&command, log))) else {
+        logging::settle();
         return ExitCode::from(commands::crash_code(&command));
     };
     match result {

@@ -9,6 +9,7 @@ mod fold;
 mod human;
 mod line;
 mod logfmt;
+mod output;
 mod safe;
 mod sentences;
 mod stable_fields;
@@ -17,6 +18,7 @@ mod tests;
 mod words;
 
 use std::error::Error;
+#[cfg(test)]
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -34,6 +36,8 @@ use crate::cli::LogFormat;
 use crate::cli::terminal;
 use human::{HumanLog, HumanOptions};
 use line::Look;
+use output::LogWriters;
+pub use output::settle;
 use safe::{MachineForm, SafeLines};
 use stable_fields::StableFields;
 
@@ -90,11 +94,13 @@ impl Log {
         }
     }
 
-    /// Reports the repeated events since the last report.
+    /// Reports the repeated events since the last report, and waits until the log is written or its
+    /// reader has stopped.
     pub fn finish(&self) {
         if let Some(human) = &self.0 {
             human.finish();
         }
+        settle();
     }
 }
 
@@ -113,8 +119,8 @@ pub fn start(wanted: &str, format: LogFormat) -> Result<Arc<Log>, Box<dyn Error 
                 .with_filter(filter.and(filter_fn(is_fit_to_log)))
                 .boxed()
         }
-        LogFormat::Json => machine(filter, MachineForm::Json, io::stderr),
-        LogFormat::Logfmt => machine(filter, MachineForm::Logfmt, io::stderr),
+        LogFormat::Json => machine(filter, MachineForm::Json, LogWriters),
+        LogFormat::Logfmt => machine(filter, MachineForm::Logfmt, LogWriters),
     };
     tracing_subscriber::registry().with(layer).try_init()?;
     Ok(Arc::new(log))
@@ -129,10 +135,7 @@ fn is_verbose(filter: &EnvFilter) -> bool {
 fn at_standard_error(verbose: bool) -> HumanOptions {
     let (colours, unicode) = (terminal::stderr_has_colours(), terminal::has_unicode());
     HumanOptions {
-        sink: Box::new(|text| {
-            // Nothing can be done if standard error is closed or full.
-            terminal::without_progress(|| _ = io::stderr().lock().write_all(text.as_bytes()));
-        }),
+        sink: Box::new(|text| output::stderr().push(text)),
         look: Box::new(move || Look {
             width: terminal::stderr_width(),
             colours,

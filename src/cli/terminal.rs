@@ -9,6 +9,7 @@ use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::base::environment;
+use crate::cli::logging;
 use crate::cli::wrap;
 use crate::platform;
 
@@ -89,6 +90,7 @@ pub fn stderr_width() -> Option<usize> {
 /// # Errors
 /// The error of the system.
 pub fn write(text: impl fmt::Display) -> io::Result<()> {
+    logging::settle();
     let mut out = anstream::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -103,6 +105,7 @@ pub fn write(text: impl fmt::Display) -> io::Result<()> {
 /// The error of the system.
 pub fn tell(text: impl fmt::Display) -> io::Result<()> {
     let text = fitted(text.to_string(), stderr_width());
+    logging::settle();
     let mut out = anstream::stderr().lock();
     writeln!(out, "{text}")
 }
@@ -260,6 +263,40 @@ impl Table {
         self
     }
 
+    /// Renders the table in at most `width` terminal columns; `None`: any number. If the rows are
+    /// wider, each row is a paragraph: its first cell, and below it the others with their headings.
+    /// Empty without rows.
+    #[must_use]
+    pub fn within(&self, width: Option<usize>) -> String {
+        if self.rows.is_empty() {
+            return String::new();
+        }
+        let widths = self.widths();
+        let needed = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
+        let Some(width) = width.filter(|width| needed > *width) else {
+            return self.to_string();
+        };
+        let mut text = String::new();
+        for row in &self.rows {
+            let cells = self.head.iter().zip(row).skip(1);
+            let cells = cells.filter(|(_, cell)| !cell.is_empty());
+            let mut line = row.first().cloned().unwrap_or_default();
+            let mut is_first = true;
+            for (head, cell) in cells {
+                let pair = format!("{head}: {cell}");
+                let fits = columns(&line) + GAP + columns(&pair) <= width;
+                if is_first || !fits {
+                    text.push_str(&format!("{line}\n"));
+                    line.clear();
+                }
+                line.push_str(&format!("{}{pair}", " ".repeat(GAP)));
+                is_first = false;
+            }
+            text.push_str(&format!("{line}\n"));
+        }
+        text
+    }
+
     /// Returns the width of each column.
     fn widths(&self) -> Vec<usize> {
         let widest = |column: usize| {
@@ -336,6 +373,29 @@ mod tests {
         let plain = anstream::adapter::strip_str(&table.to_string()).to_string();
         assert_eq!(plain, "name    status\norders  available\ngröße   gone\n");
         assert!(!table.is_empty() && Table::new(&[]).is_empty());
+    }
+
+    #[test]
+    fn rows_that_are_too_wide_become_paragraphs() {
+        let mut table = Table::new(&["name", "engine", "IAM", "status"]);
+        let cells = ["orders", "aurora 17.5", "on", "available"];
+        table.row(cells.map(|cell| styled(GOOD, cell)));
+        table.row(["reports-of-all-regions", "-", "", "stopped"].map(str::to_owned));
+        let plain = |width| {
+            let text = table.within(width);
+            anstream::adapter::strip_str(&text).to_string()
+        };
+        let wide = "name                    engine       IAM  status\n\
+                    orders                  aurora 17.5  on   available\n\
+                    reports-of-all-regions  -                 stopped\n";
+        assert_eq!(Table::new(&["name"]).within(None), "");
+        assert_eq!(plain(None), wide);
+        assert_eq!(plain(Some(53)), wide);
+        assert_eq!(
+            plain(Some(40)),
+            "orders\n  engine: aurora 17.5  IAM: on\n  status: available\n\
+             reports-of-all-regions\n  engine: -  status: stopped\n"
+        );
     }
 
     #[test]

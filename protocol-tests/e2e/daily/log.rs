@@ -1,15 +1,17 @@
 //! The log for people, in a real terminal and in a pipe, and the formats for programs.
 
+use std::io::{PipeReader, Read as _, Write as _};
 use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol_tests::harness::program;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use super::screen::{END, Terminal};
 use super::{Lab, command};
-use crate::support::{Ran, eventually, run};
+use crate::support::{PATIENCE, Ran, eventually, run};
 
 impl Lab {
     /// One query through the port that stands behind `-p` in `ready`.
@@ -25,32 +27,94 @@ impl Lab {
     /// `pgiam serve` with these flags in a pipe: what it wrote from its start over one login and one
     /// refused login to its end.
     async fn served(&self, args: &[&str]) -> Ran {
-        let dir = self.sandbox.dir();
-        let (stdout, stderr) = (dir.join("stdout"), dir.join("stderr"));
-        let file = |path| std::fs::File::create(path).expect("a file");
-        let args = [&["serve"], args].concat();
-        let mut command: Command = command(&self.sandbox, &args);
-        command
-            .stdout(Stdio::from(file(&stdout)))
-            .stderr(Stdio::from(file(&stderr)));
-        let mut child = command.spawn().expect("pgiam starts");
-        let text = |path| std::fs::read_to_string(path).expect("a file");
-        let ready = eventually("the ready line", || {
-            Some(text(&stdout))
-                .filter(|text| text.contains("ready  orders") && text.ends_with('\n'))
-        });
-        let ready = ready.await;
+        let stderr = self.sandbox.dir().join("stderr");
+        let file = std::fs::File::create(&stderr).expect("a file");
+        let (mut child, ready) = self.serving(args, file.into()).await;
         assert_eq!(self.log_in(&ready, "db_user").await.rows(), "1");
         assert_eq!(self.log_in(&ready, "scram_only").await.code, Some(2));
-        let pid = child.id().expect("it runs").cast_signed();
-        kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it runs");
+        terminate(&child);
         let ended = child.wait().await.expect("its end");
         Ran {
             code: ended.code(),
-            stdout: text(&stdout),
-            stderr: text(&stderr),
+            stdout: ready,
+            stderr: std::fs::read_to_string(stderr).expect("a file"),
         }
     }
+
+    /// A started `pgiam serve` with these flags, and the line that says where it listens.
+    async fn serving(&self, args: &[&str], stderr: Stdio) -> (Child, String) {
+        let stdout = self.sandbox.dir().join("stdout");
+        let file = std::fs::File::create(&stdout).expect("a file");
+        let args = [&["serve"], args].concat();
+        let mut command: Command = command(&self.sandbox, &args);
+        command.stdout(file).stderr(stderr).kill_on_drop(true);
+        let child = command.spawn().expect("pgiam starts");
+        let ready = eventually("the ready line", || {
+            let text = std::fs::read_to_string(&stdout).expect("a file");
+            Some(text).filter(|text| text.contains("ready  orders") && text.ends_with('\n'))
+        });
+        (child, ready.await)
+    }
+}
+
+fn terminate(child: &Child) {
+    let pid = child.id().expect("it runs").cast_signed();
+    kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it runs");
+}
+
+/// Bytes that leave little room in a pipe of 64 KiB.
+const FILLER: usize = 62 * 1024;
+/// Number of logins whose lines of -vv need more than that room.
+const LOGINS: usize = 20;
+
+impl Lab {
+    /// A server after [`LOGINS`] whose log has been in a full pipe since the first ones.
+    async fn served_without_reader(&self) -> (Child, PipeReader) {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        writer.write_all(&[b'\n'; FILLER]).expect("it has room");
+        let (child, ready) = self.serving(&["-vv"], writer.into()).await;
+        for _ in 0..LOGINS {
+            assert_eq!(self.log_in(&ready, "db_user").await.rows(), "1");
+        }
+        (child, reader)
+    }
+}
+
+async fn ended(mut child: Child) {
+    let ended = timeout(PATIENCE, child.wait()).await.expect("it ends");
+    assert_eq!(ended.expect("its end").code(), Some(0));
+}
+
+fn read(mut reader: PipeReader) -> String {
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("a text");
+    text
+}
+
+#[tokio::test]
+async fn a_reader_that_pauses_stops_no_connection_and_misses_nothing() {
+    let lab = Lab::open().await;
+    let (child, reader) = lab.served_without_reader().await;
+    let reader = tokio::task::spawn_blocking(|| read(reader));
+    terminate(&child);
+    ended(child).await;
+    let text = reader.await.expect("read");
+    let logins = text.matches("psql as db_user to app: ready (").count();
+    assert_eq!(logins, LOGINS, "{text}");
+    assert!(text.contains(" stopped\n"), "{text}");
+    lab.close().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_stopped_does_not_hold_up_the_end() {
+    let lab = Lab::open().await;
+    let (child, reader) = lab.served_without_reader().await;
+    terminate(&child);
+    ended(child).await;
+    let text = read(reader);
+    assert!(text.len() > FILLER, "the pipe took the first lines");
+    assert!(!text.contains("stopping (SIGTERM)"), "{text}");
+    lab.close().await;
 }
 
 #[tokio::test]

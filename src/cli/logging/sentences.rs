@@ -70,6 +70,10 @@ pub(super) const SENTENCES: &[Sentence] = &[
         "ignored unknown variables",
         "ignored unknown variables: {variables}",
     ),
+    plain(
+        "dropped log lines, because standard error was not read",
+        "dropped {lines} log line{lines:s}, because standard error was not read",
+    ),
     plain("stopping", "stopping[ ({signal})]"),
     plain(
         "waiting for open connections",
