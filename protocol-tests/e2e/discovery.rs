@@ -145,7 +145,7 @@ async fn list_names_what_may_not_be_seen_and_fails_when_that_is_everything() {
     let text = tell(&sandbox, &["list"]).await;
     assert!(
         text.stdout.contains(
-            "The list may be incomplete: your policy does not allow rds:DescribeDBProxies"
+            "The list may be incomplete: your policy does not allow:\n  rds:DescribeDBProxies\n"
         ),
         "{text:?}"
     );

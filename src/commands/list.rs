@@ -16,6 +16,7 @@ use crate::base::quote::printable;
 use crate::cli::ListArgs;
 use crate::cli::terminal;
 use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, Progress, Table, WARNING, styled};
+use crate::cli::wrap::{LongWords, words};
 use crate::commands::login::{choose, on_demand};
 use crate::commands::resolve_target::in_words;
 use crate::commands::seen_names;
@@ -45,7 +46,7 @@ pub async fn list(args: &ListArgs) -> anyhow::Result<()> {
     let (region, survey) = survey(profile, region.as_ref()).await?;
     let text = match args.output.json {
         true => visible_json(&format!("{:#}\n", document(&region, profile, &survey))).into_owned(),
-        false => tables(&region, profile, &survey),
+        false => tables((&region, profile), &survey, terminal::stdout_width()),
     };
     terminal::write(text).context("cannot write to standard output")
 }
@@ -127,8 +128,12 @@ fn missing(call: &FailedCall) -> Value {
     })
 }
 
-/// Returns the tables for the terminal.
-fn tables(region: &Region, profile: Option<&str>, survey: &Survey) -> String {
+/// Returns the tables, for a terminal of so many columns if there is one.
+fn tables(
+    (region, profile): (&Region, Option<&str>),
+    survey: &Survey,
+    columns: Option<usize>,
+) -> String {
     let mut text = String::new();
     let mut databases = Table::new(&["database", "kind", "engine", "IAM", "status"]);
     for one in &survey.databases {
@@ -142,17 +147,17 @@ fn tables(region: &Region, profile: Option<&str>, survey: &Survey) -> String {
     let (of_rds, other): (Vec<_>, Vec<_>) = calls.partition(|call| call.action.starts_with("rds:"));
     section(
         &mut text,
-        databases,
+        &databases.within(columns),
         &format!("found no PostgreSQL databases in {region}"),
     );
-    unseen(&mut text, of_rds);
+    unseen(&mut text, of_rds, columns);
     text.push('\n');
     section(
         &mut text,
-        nodes,
+        &nodes.within(columns),
         &format!("found no managed nodes in {region}"),
     );
-    unseen(&mut text, other);
+    unseen(&mut text, other, columns);
     let usable = |one: &&Database| one.is_available() && one.iam != Some(false);
     let mut databases = survey.databases.iter();
     if let Some(first) = databases.clone().find(usable).or(databases.next()) {
@@ -169,10 +174,11 @@ fn tables(region: &Region, profile: Option<&str>, survey: &Survey) -> String {
     text
 }
 
-fn section(text: &mut String, table: Table, nothing: &str) {
-    match table.is_empty() {
+/// Appends the rows of a table, or the reason for their absence.
+fn section(text: &mut String, rows: &str, nothing: &str) {
+    match rows.is_empty() {
         true => _ = writeln!(text, "{}", styled(HEADING, nothing)),
-        false => _ = write!(text, "{table}"),
+        false => text.push_str(rows),
     }
 }
 
@@ -218,25 +224,32 @@ fn node_row(one: &Node) -> [String; 5] {
 }
 
 /// Appends the missing information and the reason for each.
-fn unseen(text: &mut String, calls: Vec<&FailedCall>) {
+fn unseen(text: &mut String, calls: Vec<&FailedCall>, columns: Option<usize>) {
+    let columns = columns.unwrap_or(usize::MAX);
+    let mut add = |intro: String, below: Vec<String>| {
+        let indented = below.iter().map(|line| format!("  {line}"));
+        let lines = words(&intro, columns, LongWords::Whole).into_iter();
+        for line in lines.chain(indented) {
+            _ = writeln!(text, "{}", styled(WARNING, line));
+        }
+    };
+
     let calls = calls.into_iter();
     let (denied, failed): (Vec<_>, Vec<_>) = calls.partition(|call| call.error.is_denied());
     if !denied.is_empty() {
         let actions: BTreeSet<&str> = denied.iter().map(|call| call.action).collect();
-        let actions: Vec<&str> = actions.into_iter().collect();
-        let note = format!(
-            "The list may be incomplete: your policy does not allow {}",
-            actions.join(",\n  ")
+        add(
+            "The list may be incomplete: your policy does not allow:".to_owned(),
+            actions.into_iter().map(str::to_owned).collect(),
         );
-        _ = writeln!(text, "{}", styled(WARNING, note));
     }
     for call in failed {
-        let note = format!(
-            "{} failed:\n  {}",
-            call.action,
-            printable(&chain(&call.error))
+        let reason = printable(&chain(&call.error));
+        let room = columns.saturating_sub(2);
+        add(
+            format!("{} failed:", call.action),
+            words(&reason, room, LongWords::Whole),
         );
-        _ = writeln!(text, "{}", styled(WARNING, note));
     }
 }
 
@@ -326,12 +339,24 @@ pub(super) mod tests {
 
     #[test]
     fn people_see_tables_of_eighty_columns() {
-        let text = tables(&"eu-central-1".into(), Some("dev"), &found());
+        let text = tables((&"eu-central-1".into(), Some("dev")), &found(), None);
         let plain = anstream::adapter::strip_str(&text).to_string();
         assert!(!plain.contains('\u{1b}'));
         insta::assert_snapshot!(plain);
         for line in plain.lines() {
             assert!(console::measure_text_width(line) <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn narrow_terminals_show_paragraphs() {
+        let region = "eu-central-1".into();
+        let text = tables((&region, Some("dev")), &found(), Some(60));
+        let plain = anstream::adapter::strip_str(&text).to_string();
+        insta::assert_snapshot!(plain);
+        let next = plain.lines().filter(|line| !line.contains("pgiam serve"));
+        for line in next {
+            assert!(console::measure_text_width(line) <= 60, "{line}");
         }
     }
 
@@ -342,7 +367,7 @@ pub(super) mod tests {
             nodes: Vec::new(),
             missing: Vec::new(),
         };
-        let text = tables(&"eu-central-1".into(), None, &nothing);
+        let text = tables((&"eu-central-1".into(), None), &nothing, Some(60));
         let plain = anstream::adapter::strip_str(&text).to_string();
         assert_eq!(
             plain,

@@ -339,8 +339,8 @@ keys! {
 
     /// Flags for the status page, health endpoints and metrics.
     pub struct HttpFlags in "Health and metrics" {
-        /// Port of the status page /, the health endpoints /startup, /readiness, /liveness and of
-        /// /metrics. Default: none.
+        /// Port of the status page, health endpoints and metrics. The paths are /, /startup,
+        /// /readiness, /liveness and /metrics. Default: none.
         #[arg(env = "PGIAM_HTTP_PORT", value_name = "PORT")]
         http_port: u16,
 
