@@ -70,8 +70,8 @@ static COMMANDS: LazyLock<Vec<String>> = LazyLock::new(|| {
 pub fn paragraphs(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for line in text.lines() {
-        let is_usage = console::strip_ansi_codes(line).starts_with("Usage:");
-        if line.starts_with(COMMAND_INDENT) || is_usage {
+        let plain = console::strip_ansi_codes(line);
+        if plain.starts_with(COMMAND_INDENT) || plain.starts_with("Usage:") {
             lines.push(line.to_owned());
             continue;
         }

@@ -193,6 +193,7 @@ pub(super) fn shown(process: &ProcessDocument, host: &str) -> String {
     let left_out: String = left_out
         .map(|reason| format!("not served: {reason}\n"))
         .collect();
+    let table = table.within(terminal::stdout_width());
     format!("{table}{left_out}")
 }
 

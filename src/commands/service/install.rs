@@ -46,7 +46,7 @@ pub(super) async fn install(manager: &Manager, args: &ServiceInstallArgs) -> any
     }
     ports_are_free(manager, &prepared).await?;
     if !args.confirm.yes {
-        terminal::write(description(manager, &prepared, &plan, &changed))?;
+        terminal::write_text(description(manager, &prepared, &plan, &changed).trim_end())?;
     }
     match consent(args.confirm, "Install and start it?").await? {
         Consent::Given => {}

@@ -13,6 +13,7 @@ use crate::base::quote::shown;
 use crate::cli::{Cli, ServeArgs, ServiceInstallArgs};
 use crate::commands::reload::LoadedConfiguration;
 use crate::config::{ServeSettings, SocketDir};
+use crate::platform::peer;
 use crate::platform::service_manager::ServiceSpec;
 use crate::postgres::client::password_file;
 
@@ -86,6 +87,7 @@ pub(super) fn prepare(args: &ServiceInstallArgs, manager: &Manager) -> anyhow::R
     let mut notes = Vec::new();
     let program = program()?;
     notes.extend(passing(&program));
+    notes.extend(of_root(peer::own_uid()));
     let mut arguments = vec!["serve".to_owned()];
     if let Some(file) = &configured.file {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
@@ -174,6 +176,13 @@ fn passing(program: &Path) -> Option<String> {
         format!(
             "the service runs {path}, which may not last; install pgiam first, for example to ~/.local/bin"
         )
+    })
+}
+
+/// Returns a remark about a service of root, whose user id is 0.
+fn of_root(uid: Option<u32>) -> Option<String> {
+    (uid == Some(0)).then(|| {
+        "the service runs as root: it uses the AWS profiles of root, and serves only clients of root; for another account, log in as that account and install it there".to_owned()
     })
 }
 
