@@ -2,6 +2,7 @@
 
 use protocol_tests::aws::roles::Role;
 use protocol_tests::aws::sandbox::Sandbox;
+use protocol_tests::database::rds::RdsDatabase;
 use protocol_tests::harness::person::Button;
 use protocol_tests::harness::program;
 use tokio::process::Command;
@@ -18,10 +19,8 @@ fn file(serve: &str) -> String {
     )
 }
 
-/// Writes the token of a session that has ended.
-fn ended_session(home: &Home, sandbox: &Sandbox) {
-    token_file(home, sandbox, "2026-01-01T08:12:00Z");
-}
+/// End of a session that is over.
+const ENDED: &str = "2026-01-01T08:12:00Z";
 
 /// Writes the token of a session that cannot be renewed.
 fn token_file(home: &Home, sandbox: &Sandbox, ends: &str) {
@@ -46,7 +45,7 @@ fn run_query(psql: &str) -> [&str; 9] {
 async fn the_morning_begins_with_enter() {
     let (sandbox, database) = behind(&Setup::default()).await;
     let home = Home::new(&sandbox, &config(&sandbox));
-    ended_session(&home, &sandbox);
+    token_file(&home, &sandbox, ENDED);
     home.write("pgiam.toml", &file(""));
     let psql = database.postgres().psql_program().display().to_string();
     let args = run_query(&psql);
@@ -74,17 +73,52 @@ async fn the_morning_begins_with_enter() {
     sandbox.shutdown().await;
 }
 
+/// A server at a terminal.
+struct ServerAtTerminal {
+    terminal: Terminal,
+    home: Home,
+    database: RdsDatabase,
+    sandbox: Sandbox,
+}
+
+impl ServerAtTerminal {
+    /// Starts it with the token of a session that ends at this time.
+    async fn start(name: &str, ends: &str) -> Option<Self> {
+        let (sandbox, database) = behind(&Setup::default()).await;
+        let home = Home::new(&sandbox, &config(&sandbox));
+        token_file(&home, &sandbox, ends);
+        home.write("pgiam.toml", &file("[serve]\nsocket_dir = \"none\"\n"));
+        let mut command = home.command(&sandbox, &["serve", "--log", "error"]);
+        command.env("PGIAM_CA_FILE", sandbox.pki().ca_pem_path());
+        Some(Self {
+            terminal: Terminal::run(&command, name).await?,
+            home,
+            database,
+            sandbox,
+        })
+    }
+
+    /// Ends it with Ctrl-C.
+    async fn quit(self) {
+        self.terminal.press("C-c").await;
+        self.terminal.shows("[exit 0]").await;
+        drop(self.terminal);
+        self.database.stop().await.expect("the server stops");
+        self.sandbox.shutdown().await;
+    }
+}
+
 #[tokio::test]
 async fn a_server_asks_beside_its_work() {
-    let (sandbox, database) = behind(&Setup::default()).await;
-    let home = Home::new(&sandbox, &config(&sandbox));
-    ended_session(&home, &sandbox);
-    home.write("pgiam.toml", &file("[serve]\nsocket_dir = \"none\"\n"));
-    let mut command = home.command(&sandbox, &["serve", "--log", "error"]);
-    command.env("PGIAM_CA_FILE", sandbox.pki().ca_pem_path());
-    let Some(terminal) = Terminal::run(&command, "server").await else {
+    let Some(server) = ServerAtTerminal::start("server", ENDED).await else {
         return;
     };
+    let ServerAtTerminal {
+        terminal,
+        home,
+        database,
+        ..
+    } = &server;
     let screen = terminal.shows("Press Enter to log in").await;
     let port = screen.split(" -p ").nth(1).expect("a port");
     let port: String = port.chars().take_while(char::is_ascii_digit).collect();
@@ -102,52 +136,35 @@ async fn a_server_asks_beside_its_work() {
     home.sign_in(1, Button::Allow).await;
     terminal.shows("Logged in to SSO session corp").await;
     assert_eq!(run(query()).await.rows(), "db_user");
-    terminal.press("C-c").await;
-    terminal.shows("[exit 0]").await;
-    drop(terminal);
-    database.stop().await.expect("the server stops");
-    sandbox.shutdown().await;
+    server.quit().await;
 }
 
 #[tokio::test]
 async fn a_server_asks_again_when_a_session_ends() {
-    let (sandbox, database) = behind(&Setup::default()).await;
-    let home = Home::new(&sandbox, &config(&sandbox));
     // According to its file it is valid, so the start asks nothing.
-    token_file(&home, &sandbox, "2099-01-01T00:00:00Z");
-    home.write("pgiam.toml", &file("[serve]\nsocket_dir = \"none\"\n"));
-    let mut command = home.command(&sandbox, &["serve", "--log", "error"]);
-    command.env("PGIAM_CA_FILE", sandbox.pki().ca_pem_path());
-    let Some(terminal) = Terminal::run(&command, "later").await else {
+    let ends = "2099-01-01T00:00:00Z";
+    let Some(server) = ServerAtTerminal::start("later", ends).await else {
         return;
     };
+    let (terminal, home) = (&server.terminal, &server.home);
     let screen = terminal.shows(" -p ").await;
     assert!(!screen.contains("Press Enter"), "{screen}");
-    ended_session(&home, &sandbox);
+    token_file(home, &server.sandbox, ENDED);
     terminal.shows("Press Enter to log in").await;
     terminal.press("Enter").await;
     home.sign_in(1, Button::Allow).await;
     terminal.shows("Logged in to SSO session corp").await;
-    terminal.press("C-c").await;
-    terminal.shows("[exit 0]").await;
-    drop(terminal);
-    database.stop().await.expect("the server stops");
-    sandbox.shutdown().await;
+    server.quit().await;
 }
 
 #[tokio::test]
 async fn a_login_elsewhere_answers_the_question() {
-    let (sandbox, database) = behind(&Setup::default()).await;
-    let home = Home::new(&sandbox, &config(&sandbox));
-    ended_session(&home, &sandbox);
-    home.write("pgiam.toml", &file("[serve]\nsocket_dir = \"none\"\n"));
-    let mut command = home.command(&sandbox, &["serve", "--log", "error"]);
-    command.env("PGIAM_CA_FILE", sandbox.pki().ca_pem_path());
-    let Some(terminal) = Terminal::run(&command, "elsewhere").await else {
+    let Some(server) = ServerAtTerminal::start("elsewhere", ENDED).await else {
         return;
     };
+    let (terminal, home) = (&server.terminal, &server.home);
     terminal.shows("Press Enter to log in").await;
-    let login = home.start(&sandbox, &["login", "dev"]);
+    let login = home.start(&server.sandbox, &["login", "dev"]);
     home.sign_in(1, Button::Allow).await;
     assert_eq!(ended(login).await.code, Some(0));
     terminal.press("Enter").await;
@@ -155,11 +172,7 @@ async fn a_login_elsewhere_answers_the_question() {
         .shows("Another login has renewed the SSO session of profile dev.")
         .await;
     assert_eq!(home.person.addresses().len(), 1);
-    terminal.press("C-c").await;
-    terminal.shows("[exit 0]").await;
-    drop(terminal);
-    database.stop().await.expect("the server stops");
-    sandbox.shutdown().await;
+    server.quit().await;
 }
 
 #[tokio::test]
@@ -253,7 +266,7 @@ async fn waiting_world(serve: &str) -> (World, Home) {
 async fn waiting_for(text: String) -> (World, Home) {
     let (sandbox, database) = behind(&Setup::default()).await;
     let home = Home::new(&sandbox, &config(&sandbox));
-    ended_session(&home, &sandbox);
+    token_file(&home, &sandbox, ENDED);
     let setup = Setup {
         config: Some(text),
         ..setup_of(&home, "")
@@ -347,7 +360,7 @@ async fn a_client_without_a_known_owner_opens_no_window() {
 async fn a_browser_that_fails_keeps_no_client_waiting() {
     let (sandbox, database) = behind(&Setup::default()).await;
     let home = Home::new(&sandbox, &config(&sandbox));
-    ended_session(&home, &sandbox);
+    token_file(&home, &sandbox, ENDED);
     let mut setup = setup_of(&home, "[serve]\nlogin = \"browser\"\n");
     setup.env.retain(|(name, _)| *name != "BROWSER");
     setup.env.push(("BROWSER", Some("/nonexistent".to_owned())));

@@ -1,6 +1,7 @@
 //! Columns of the screen: their widths, and cells that fit.
 
 use crate::base::quote::printable;
+use crate::cli::wrap::{LongWords, words};
 
 /// A column of a table.
 #[derive(Clone, Copy, Debug)]
@@ -171,30 +172,14 @@ pub(super) fn cut_start(text: &str, width: usize) -> String {
 /// is a command: it keeps its spaces, and is wrapped anywhere.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
-    let mut lines = Vec::new();
-    for line in text.lines() {
+    let wrapped = |line: &str| {
         if line.starts_with("  ") {
-            lines.extend(broken(&printable(line.trim_end()), width));
-            continue;
+            return broken(&printable(line.trim_end()), width);
         }
-        let first = lines.len();
-        lines.push(String::new());
-        for word in line.split_whitespace() {
-            let mut parts = broken(&printable(word), width).into_iter();
-            let word = parts.next().unwrap_or_default();
-            match lines.last_mut() {
-                Some(line) if line.is_empty() => *line = word,
-                Some(line) if text_width(line) + 1 + text_width(&word) <= width => {
-                    line.push(' ');
-                    line.push_str(&word);
-                }
-                _ => lines.push(word),
-            }
-            lines.extend(parts);
-        }
-        debug_assert!(lines.len() > first);
-    }
-    lines
+        let visible: Vec<String> = line.split_whitespace().map(printable).collect();
+        words(&visible.join(" "), width, LongWords::Broken)
+    };
+    text.lines().flat_map(wrapped).collect()
 }
 
 /// Breaks a text into pieces of at most `width` columns.
