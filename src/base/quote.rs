@@ -60,9 +60,42 @@ pub fn literal(text: &str) -> String {
     }
 }
 
-/// Quotes a word for a POSIX shell.
+/// Quotes a word of a command that the user can paste: for PowerShell on Windows, elsewhere for a POSIX
+/// shell.
 #[must_use]
 pub fn shell(word: &str) -> String {
+    match cfg!(windows) {
+        true => on_windows(word),
+        false => posix(word),
+    }
+}
+
+/// Quotes a word for PowerShell, if it needs it. Words without quotes mean the same in `cmd`.
+fn on_windows(word: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_%+=:./\\-".contains(&b);
+    match !word.is_empty() && word.bytes().all(is_plain) {
+        true => word.to_owned(),
+        false => powershell(word),
+    }
+}
+
+/// Returns a string literal of PowerShell, which also takes typographic quotes for single ones.
+#[must_use]
+pub fn powershell(text: &str) -> String {
+    let mut literal = String::from("'");
+    for c in text.chars() {
+        literal.push(c);
+        if matches!(c, '\'' | '\u{2018}'..='\u{201b}') {
+            literal.push(c);
+        }
+    }
+    literal.push('\'');
+    literal
+}
+
+/// Quotes a word for a POSIX shell.
+#[must_use]
+pub fn posix(word: &str) -> String {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(&b);
     if !word.is_empty() && word.bytes().all(is_plain) {
         return word.to_owned();
@@ -118,7 +151,7 @@ pub fn dotenv(value: &str) -> Option<String> {
     if value.contains(char::is_control) || value.contains("${") {
         return None;
     }
-    let plain = shell(value);
+    let plain = posix(value);
     if plain == value {
         return Some(plain);
     }
@@ -220,9 +253,19 @@ mod tests {
 
     #[test]
     fn shells() {
-        assert_eq!(shell("tag:Name=bastion"), "tag:Name=bastion");
-        assert_eq!(shell(""), "''");
-        assert_eq!(shell("it's $HOME"), r"'it'\''s $HOME'");
+        assert_eq!(posix("tag:Name=bastion"), "tag:Name=bastion");
+        assert_eq!(posix(""), "''");
+        assert_eq!(posix("it's $HOME"), r"'it'\''s $HOME'");
+        assert_eq!(on_windows(r"C:\tools\pgiam.exe"), r"C:\tools\pgiam.exe");
+        for (word, quoted) in [
+            ("", "''"),
+            ("it's $HOME", "'it''s $HOME'"),
+            ("O\u{2019}Neil", "'O\u{2019}\u{2019}Neil'"),
+            ("a,b", "'a,b'"),
+            ("@all", "'@all'"),
+        ] {
+            assert_eq!(on_windows(word), quoted);
+        }
     }
 
     #[test]

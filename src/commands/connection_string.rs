@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 pub(super) use self::files::UNUSED_PASSWORD;
-use crate::base::quote::{dotnet, dsn, path, percent, shell};
+use crate::base::quote::{dotnet, dsn, path, percent, posix};
 use crate::postgres::client::password_file;
 
 /// libpq variables that would redirect a client, or make it require features that a local
@@ -146,7 +146,7 @@ impl ConnectionString {
         let mut unset: Vec<&str> = MISLEADING[1..].to_vec();
         let mut lines = Vec::new();
         for (name, value) in self.variables() {
-            lines.push(format!("export {name}={}", shell(&value)));
+            lines.push(format!("export {name}={}", posix(&value)));
         }
         for (name, value) in [("PGUSER", &self.user), ("PGDATABASE", &self.database)] {
             if value.is_none() {

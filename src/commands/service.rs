@@ -1,5 +1,6 @@
 //! `pgiam service`: pgiam as a service of the account.
 
+mod files;
 mod install;
 mod manager;
 mod spec;

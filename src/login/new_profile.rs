@@ -153,7 +153,7 @@ impl NewProfile {
 /// Quotes a name in a header as the AWS CLI does: only if it has a blank.
 fn header_word(name: &str) -> String {
     match name.contains([' ', '\t']) {
-        true => quote::shell(name),
+        true => quote::posix(name),
         false => name.to_owned(),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! This module computes texts and command lines and changes nothing. The files in `deploy/` are the
 //! templates. All three managers are compiled everywhere, so that their texts can be tested; the
-//! commands for macOS and Windows are written from their documentation and untested.
+//! commands for macOS and Windows are written from their documentation and not tried.
 
 pub mod launchd;
 pub mod systemd;

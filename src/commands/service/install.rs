@@ -1,12 +1,13 @@
 //! `pgiam service install` and `uninstall`.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use tokio::time::{Instant, sleep};
 
+use super::files::{changes, not_ours, origin_of, remove};
 use super::manager::{Manager, UnitState};
 use super::spec::{Prepared, prepare};
 use super::{Consent, consent, state, tool};
@@ -19,11 +20,13 @@ use crate::commands::serve::state_dir;
 use crate::commands::status::{asked, short};
 use crate::commands::up;
 use crate::platform::service_manager::systemd::{SERVICE, SOCKET};
-use crate::platform::service_manager::{FileOrigin, InstallPlan, origin};
+use crate::platform::service_manager::{FileOrigin, InstallPlan, launchd};
 use crate::platform::{self, service_manager};
 
 /// Interval between two looks at a service that starts.
 const LOOK: Duration = Duration::from_millis(50);
+/// Pause before a start is repeated.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Longest time until a service answers whose manager has started it.
 const PATIENCE: Duration = Duration::from_secs(30);
 const NO_TERMINAL: &str = "pgiam: nothing was changed, because there is no terminal to ask at\nhint: show the plan with --dry-run, or carry it out with --yes";
@@ -35,7 +38,7 @@ const NO_TERMINAL: &str = "pgiam: nothing was changed, because there is no termi
 pub(super) async fn install(manager: &Manager, args: &ServiceInstallArgs) -> anyhow::Result<u8> {
     let prepared = prepare(args, manager)?;
     let mut plan = manager.plan(&prepared.spec);
-    let changed = changes(&plan)?;
+    let changed = changes(manager, &plan)?;
     if !plan.obsolete.is_empty() && !plan.obsolete.iter().any(|path| changed.contains(path)) {
         plan.before.clear();
     }
@@ -61,9 +64,14 @@ pub(super) async fn install(manager: &Manager, args: &ServiceInstallArgs) -> any
             terminal::tell(format!("note: {note}"))?;
         }
     }
-    carry_out(&plan).await?;
+    let has_stopped = carry_out(&plan).await?;
     let progress = Progress::start("starting the service");
-    let started = start(manager, &plan).await;
+    // A predecessor may take its drain timeout to end.
+    let patience = match has_stopped {
+        true => PATIENCE + Duration::from_secs(prepared.spec.drain_timeout),
+        false => Duration::ZERO,
+    };
+    let started = start(manager, &plan, Instant::now() + patience).await;
     drop(progress);
     started?;
     report(manager, &prepared).await
@@ -71,10 +79,15 @@ pub(super) async fn install(manager: &Manager, args: &ServiceInstallArgs) -> any
 
 /// Checks that no other pgiam has a port of the service.
 async fn ports_are_free(manager: &Manager, prepared: &Prepared) -> anyhow::Result<()> {
-    let Manager::Systemd { .. } = manager else {
-        return Ok(());
+    let service = match manager {
+        Manager::Systemd { .. } => UnitState::of(SERVICE).await?.pid(),
+        Manager::Launchd { uid, .. } => match state::agent(*uid).await {
+            // It runs, but launchctl does not say as which process.
+            Some(agent) if agent.pid.is_none() && agent.is_running() => return Ok(()),
+            agent => agent.and_then(|agent| agent.pid),
+        },
+        Manager::Tasks { .. } => return Ok(()),
     };
-    let service = UnitState::of(SERVICE).await?.pid();
     let dir = state_dir(prepared.args.state.state_dir.as_ref())?;
     let wanted = prepared.configured.valid_targets()?;
     let wanted = |port: u16| wanted.iter().any(|one| one.settings.local_port == port);
@@ -93,51 +106,17 @@ async fn ports_are_free(manager: &Manager, prepared: &Prepared) -> anyhow::Resul
     Ok(())
 }
 
-/// Returns the files to write or to remove.
-fn changes(plan: &InstallPlan) -> anyhow::Result<Vec<PathBuf>> {
-    let mut changed = Vec::new();
-    for file in &plan.files {
-        let (origin, text) = origin_of(&file.path)?;
-        match origin {
-            FileOrigin::Ours if text == file.text => {}
-            FileOrigin::Ours | FileOrigin::Missing => changed.push(file.path.clone()),
-            FileOrigin::Changed | FileOrigin::Foreign => {
-                return Err(not_ours(&file.path, origin));
-            }
-        }
-    }
-    for path in &plan.obsolete {
-        match origin_of(path)?.0 {
-            FileOrigin::Missing => {}
-            FileOrigin::Ours => changed.push(path.clone()),
-            origin => return Err(not_ours(path, origin)),
-        }
-    }
-    Ok(changed)
-}
-
-fn origin_of(path: &Path) -> anyhow::Result<(FileOrigin, String)> {
-    origin(path).with_context(|| format!("cannot read {}", shown(path)))
-}
-
-/// Returns the error about a file that pgiam leaves alone.
-fn not_ours(path: &Path, origin: FileOrigin) -> anyhow::Error {
-    let path = shown(path);
-    match origin {
-        FileOrigin::Changed => anyhow!(
-            "{path} has been changed since pgiam wrote it\nhint: keep your changes in a drop-in (systemctl --user edit pgiam), remove the file, and try again:\n  rm {path}"
-        ),
-        _ => anyhow!(
-            "{path} was not written by pgiam service install\nhint: if you no longer need the file, remove it and try again:\n  rm {path}"
-        ),
-    }
-}
-
 /// Returns true if the manager runs the service, or listens for it.
 async fn is_active(manager: &Manager, prepared: &Prepared) -> bool {
-    let Manager::Systemd { .. } = manager else {
-        return false;
-    };
+    match manager {
+        Manager::Systemd { .. } => {}
+        Manager::Launchd { uid, .. } => {
+            return state::agent(*uid)
+                .await
+                .is_some_and(|agent| agent.is_running());
+        }
+        Manager::Tasks { .. } => return false,
+    }
     let unit = match prepared.spec.sockets {
         Some(_) => SOCKET,
         None => SERVICE,
@@ -193,11 +172,15 @@ fn description(
     text
 }
 
-/// Writes and removes the files.
-async fn carry_out(plan: &InstallPlan) -> anyhow::Result<()> {
+/// Writes and removes the files. Returns true if a service was stopped first, which may take longer
+/// than its command.
+async fn carry_out(plan: &InstallPlan) -> anyhow::Result<bool> {
+    let mut has_stopped = false;
     for command in &plan.before {
         // There may be nothing to stop.
-        _ = tool::run(command).await;
+        let output = tool::run(command).await;
+        has_stopped |=
+            output.is_ok_and(|output| output.is_success || launchd::is_too_early(output.code));
     }
     for path in &plan.obsolete {
         remove(path)?;
@@ -206,22 +189,22 @@ async fn carry_out(plan: &InstallPlan) -> anyhow::Result<()> {
         file.write()
             .with_context(|| format!("cannot write {}", shown(&file.path)))?;
     }
-    Ok(())
+    Ok(has_stopped)
 }
 
-fn remove(path: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", shown(path)))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Enables and starts the service. With systemd the last command ends when pgiam is ready.
-async fn start(manager: &Manager, plan: &InstallPlan) -> anyhow::Result<()> {
+/// Enables and starts the service. With systemd the last command ends when pgiam is ready. launchd
+/// refuses an agent until the last process of its predecessor has ended; its command is repeated
+/// until `until`.
+async fn start(manager: &Manager, plan: &InstallPlan, until: Instant) -> anyhow::Result<()> {
     for command in &plan.after {
-        let output = tool::run(command).await?;
+        let mut output = tool::run(command).await?;
+        while let Manager::Launchd { .. } = manager
+            && launchd::is_too_early(output.code)
+            && Instant::now() < until
+        {
+            sleep(AGAIN).await;
+            output = tool::run(command).await?;
+        }
         if output.is_success {
             continue;
         }
@@ -285,7 +268,8 @@ async fn process(
     loop {
         let pid = match manager {
             Manager::Systemd { .. } => UnitState::of(SERVICE).await?.pid(),
-            _ => None,
+            Manager::Launchd { uid, .. } => state::agent(*uid).await.and_then(|agent| agent.pid),
+            Manager::Tasks { .. } => None,
         };
         let all = asked(dir.as_deref()).await?.into_iter();
         let mut processes = all.filter_map(|(_, status)| status.ok());
@@ -335,7 +319,7 @@ pub(super) async fn uninstall(
         match origin_of(&path)?.0 {
             FileOrigin::Missing => {}
             FileOrigin::Ours => files.push(path),
-            origin => return Err(not_ours(&path, origin)),
+            origin => return Err(not_ours(manager, &path, origin)),
         }
     }
     if files.is_empty() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 
 use super::tool;
-use crate::base::environment;
+use crate::base::{environment, quote};
 use crate::platform::service_manager::systemd::{SERVICE, SOCKET};
 use crate::platform::service_manager::{
     CommandLine, InstallPlan, ServiceSpec, launchd, systemd, tasks,
@@ -153,8 +153,10 @@ impl Manager {
             }
             Self::Tasks { dir, .. } => {
                 let wait = if follow { " -Wait" } else { "" };
-                let path = tasks::log(dir).display().to_string().replace('\'', "''");
-                command.push(format!("Get-Content -Tail {lines}{wait} '{path}'"));
+                let path = quote::powershell(&tasks::log(dir).display().to_string());
+                command.push(format!(
+                    "Get-Content -Encoding UTF8 -Tail {lines}{wait} -LiteralPath {path}"
+                ));
             }
         }
         command

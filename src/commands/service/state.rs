@@ -8,11 +8,14 @@ use super::tool;
 use crate::cli::terminal::{self, BAD, GOOD, WARNING, styled};
 use crate::cli::{ServiceLogsArgs, exit};
 use crate::commands::status::short;
+use crate::platform::service_manager::launchd::{self, AgentState};
 use crate::platform::service_manager::systemd::{SERVICE, SOCKET};
-use crate::platform::service_manager::{FileOrigin, launchd, origin, words};
+use crate::platform::service_manager::{FileOrigin, origin, words};
 
 /// Number of log lines in which the last error of a service is looked for.
 const RECENT: u64 = 50;
+const NOT_INSTALLED: &str =
+    "The service is not installed.\nhint: install it:\n  pgiam service install\n";
 
 /// Prints the state of the service; returns 3 unless it runs, or starts on demand.
 ///
@@ -30,15 +33,66 @@ pub(super) async fn status(manager: &Manager) -> anyhow::Result<u8> {
             }
             Ok(code)
         }
-        Manager::Launchd { uid, .. } => {
-            tool::show(&words(&format!(
-                "launchctl print {}",
-                launchd::target(*uid)
-            )))
-            .await
+        Manager::Launchd { home, uid } => {
+            let agent = agent(*uid).await;
+            let (text, code) = of_agent(agent.as_ref(), &launchd::agent(home));
+            terminal::write(text)?;
+            if agent.is_some_and(|agent| !agent.is_running())
+                && let Some(reason) = last_error(manager).await
+            {
+                terminal::write(format!("last error\n{reason}\n"))?;
+            }
+            Ok(code)
         }
-        Manager::Tasks { .. } => tool::show(&words("schtasks /Query /TN pgiam /V /FO LIST")).await,
+        Manager::Tasks { .. } => {
+            let output = tool::run(&words("schtasks /Query /TN pgiam /V /FO LIST")).await?;
+            if !output.is_success {
+                terminal::write(NOT_INSTALLED)?;
+                return Ok(exit::NOT_RUNNING);
+            }
+            terminal::write(output.stdout)?;
+            Ok(0)
+        }
     }
+}
+
+/// Asks launchd for the state of the agent; `None` if launchd does not have it.
+pub(super) async fn agent(uid: u32) -> Option<AgentState> {
+    let print = words(&format!("launchctl print {}", launchd::target(uid)));
+    let output = tool::run(&print).await.ok()?;
+    output.is_success.then(|| AgentState::parse(&output.stdout))
+}
+
+/// Describes an agent with this file, and returns the exit code.
+fn of_agent(agent: Option<&AgentState>, file: &Path) -> (String, u8) {
+    let Some(agent) = agent else {
+        return (NOT_INSTALLED.to_owned(), exit::NOT_RUNNING);
+    };
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let mut line = |what: &str, value: &str| _ = writeln!(text, "{what:<9} {value}");
+    let state = agent.state.as_deref().unwrap_or("unknown");
+    let state = match (agent.is_running(), agent.pid) {
+        (true, Some(pid)) => format!("{}, process {pid}", styled(GOOD, state)),
+        (true, None) => styled(GOOD, state),
+        (false, _) => styled(WARNING, state),
+    };
+    line("service", &state);
+    line(
+        "agent",
+        &format!("{}{}", short(file), written_by(&file.to_string_lossy())),
+    );
+    if let Some(runs) = agent.runs {
+        line("starts", &runs.to_string());
+    }
+    if let Some(code) = &agent.last_exit {
+        line("last exit", code);
+    }
+    let code = match agent.is_running() {
+        true => 0,
+        false => exit::NOT_RUNNING,
+    };
+    (text, code)
 }
 
 /// Prints the log of the service; returns the exit code of the tool that has it.
@@ -82,8 +136,7 @@ fn last_message(log: &str) -> Option<String> {
 /// Describes the units, and returns the exit code.
 fn of_units(service: &UnitState, socket: &UnitState) -> (String, u8) {
     if service.get("LoadState") == "not-found" {
-        let text = "The service is not installed.\nhint: install it:\n  pgiam service install\n";
-        return (text.to_owned(), exit::NOT_RUNNING);
+        return (NOT_INSTALLED.to_owned(), exit::NOT_RUNNING);
     }
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -150,6 +203,29 @@ fn written_by(path: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_is_described() {
+        let file = Path::new("/Users/me/Library/LaunchAgents/pgiam.plist");
+        let running = AgentState {
+            state: Some("running".to_owned()),
+            pid: Some(4711),
+            runs: Some(2),
+            last_exit: Some("1".to_owned()),
+        };
+        let stopped = AgentState {
+            state: Some("spawn scheduled".to_owned()),
+            pid: None,
+            ..running.clone()
+        };
+        let mut all = String::new();
+        for agent in [Some(&running), Some(&stopped), None] {
+            let (text, code) = of_agent(agent, file);
+            let text = anstream::adapter::strip_str(&text).to_string();
+            all.push_str(&format!("{text}exit code {code}\n\n"));
+        }
+        insta::assert_snapshot!(all);
+    }
 
     #[test]
     fn the_last_message_has_its_remedy_and_nothing_else() {

@@ -16,6 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Output of a tool that has ended.
 pub(super) struct ToolOutput {
     pub(super) is_success: bool,
+    pub(super) code: Option<i32>,
     pub(super) stdout: String,
     pub(super) stderr: String,
 }
@@ -57,6 +58,7 @@ pub(super) async fn run(command: &CommandLine) -> anyhow::Result<ToolOutput> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(ToolOutput {
         is_success: output.status.success(),
+        code: output.status.code(),
         stdout: text(&output.stdout),
         stderr: text(&output.stderr),
     })

@@ -1,4 +1,4 @@
-//! launchd: an agent of the account (macOS). Untested on a Mac.
+//! launchd: an agent of the account (macOS). Written from Apple's documentation; not tried on a Mac.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,53 @@ pub fn log(home: &Path) -> PathBuf {
 #[must_use]
 pub fn target(uid: u32) -> String {
     format!("gui/{uid}/pgiam")
+}
+
+/// State of an agent, from `launchctl print`. Apple promises no form of that text, so a value is
+/// missing if its line is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentState {
+    /// `running`, `not running` and others.
+    pub state: Option<String>,
+    /// Process id, while it runs.
+    pub pid: Option<u32>,
+    /// Number of starts.
+    pub runs: Option<u32>,
+    /// Exit code of the last process, or `(never exited)`.
+    pub last_exit: Option<String>,
+}
+
+impl AgentState {
+    /// Returns `true` if a process runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.state.as_deref() == Some("running")
+    }
+
+    /// Parses the output of `launchctl print`.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        // Lines of the agent itself are indented by one tab; those of its parts by more.
+        let value = |name: &str| {
+            text.lines().find_map(|line| {
+                let (key, value) = line.strip_prefix('\t')?.split_once(" = ")?;
+                (key == name).then(|| value.trim().to_owned())
+            })
+        };
+        Self {
+            state: value("state"),
+            pid: value("pid").and_then(|pid| pid.parse().ok()),
+            runs: value("runs").and_then(|runs| runs.parse().ok()),
+            last_exit: value("last exit code"),
+        }
+    }
+}
+
+/// Returns `true` for the exit code of a `launchctl bootstrap` that comes before launchd has removed
+/// the agent's predecessor: `EIO`, `EALREADY` or `EINPROGRESS`. The same command succeeds later.
+#[must_use]
+pub fn is_too_early(code: Option<i32>) -> bool {
+    matches!(code, Some(5 | 36 | 37))
 }
 
 /// Returns the installation for the account with this home directory and user id.

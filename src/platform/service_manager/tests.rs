@@ -86,6 +86,38 @@ fn an_agent() {
 }
 
 #[test]
+fn the_state_of_an_agent() {
+    // Cut from what launchctl prints on macOS 14 for an agent of Homebrew.
+    let text = "gui/501/pgiam = {\n\tactive count = 1\n\tpath = /Users/me/Library/LaunchAgents/pgiam.plist\n\ttype = LaunchAgent\n\tstate = running\n\n\tprogram = /usr/local/bin/pgiam\n\targuments = {\n\t\tstate = no\n\t}\n\n\tdomain = gui/501 [100005]\n\tminimum runtime = 10\n\texit timeout = 20\n\truns = 3\n\tpid = 1094\n\tlast exit code = 1\n\n\tspawn type = interactive (4)\n\tendpoints = {\n\t\t\"x\" = {\n\t\t\tpid = 7\n\t\t}\n\t}\n}\n";
+    let state = launchd::AgentState::parse(text);
+    assert!(state.is_running());
+    assert_eq!((state.pid, state.runs), (Some(1094), Some(3)));
+    assert_eq!(state.last_exit.as_deref(), Some("1"));
+    let ended = launchd::AgentState::parse("\tstate = not running\n\tpid = ?\n");
+    assert!(!ended.is_running());
+    assert_eq!(ended.pid, None);
+    assert_eq!(
+        launchd::AgentState::parse(""),
+        launchd::AgentState::default()
+    );
+}
+
+#[test]
+fn arguments_of_a_task_are_those_of_the_program() {
+    let mut spec = spec();
+    spec.environment.clear();
+    spec.directory = None;
+    spec.arguments = ["serve", "", "a b", r"C:\dir with blank\", "it's \"x\""]
+        .map(str::to_owned)
+        .to_vec();
+    let plan = tasks::plan(&spec, Path::new(r"C:\s"), "me");
+    let text = &plan.files[0].text;
+    // Each layer of quotes: of the command line, of PowerShell, of its own command line, and of XML.
+    let expected = r#"-ArgumentList 'serve \&quot;\&quot; \&quot;a b\&quot; \&quot;C:\dir with blank\\\\\&quot; \&quot;it''s \\\&quot;x\\\&quot;\&quot;'"#;
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
 fn a_task_at_logon() {
     let mut spec = spec();
     spec.program = r"C:\Program Files\pgiam\pgiam.exe".to_owned();
