@@ -110,6 +110,19 @@ pub fn tell(text: impl fmt::Display) -> io::Result<()> {
     writeln!(out, "{text}")
 }
 
+/// Writes a text to standard error in one piece and as it is. Colours reach consoles of Windows that
+/// do not understand their escape codes, too.
+///
+/// # Errors
+/// The error of the system.
+pub fn tell_as_it_is(text: &str, has_colours: bool) -> io::Result<()> {
+    if cfg!(windows) && has_colours {
+        let mut out = anstream::AutoStream::always(io::stderr()).lock();
+        return out.write_all(text.as_bytes());
+    }
+    io::stderr().lock().write_all(text.as_bytes())
+}
+
 /// Writes sentences and commands to standard output like [`write()`], and wraps them like [`tell`].
 ///
 /// # Errors

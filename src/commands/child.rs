@@ -14,6 +14,7 @@ use crate::base::quote::shell;
 use crate::cli::exit;
 use crate::cli::terminal;
 use crate::platform::descriptors::{ForChildren, LimitChange};
+use crate::platform::program::to_start;
 use crate::platform::{self, ForwardedSignals};
 
 /// POSIX has no other number for it.
@@ -76,7 +77,7 @@ impl ChildCommand<'_> {
             .words
             .split_first()
             .ok_or_else(|| anyhow!("no command to run"))?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(to_start(program));
         command.args(rest);
         for name in MISLEADING {
             command.env_remove(name);

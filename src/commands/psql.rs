@@ -157,6 +157,9 @@ fn missing(program: &str, target: Option<&str>) -> String {
         _ => None,
     };
     let install = match install {
+        Some(command) if cfg!(windows) => {
+            format!("install it, and add its bin directory to PATH:\n  {command}\n")
+        }
         Some(command) => format!("install it:\n  {command}\n"),
         None => "install it, or name its path with --psql\n".to_owned(),
     };
@@ -172,7 +175,7 @@ fn install(distribution: &[String]) -> Option<&'static str> {
         return Some("brew install libpq && brew link --force libpq");
     }
     if cfg!(windows) {
-        return Some("winget install PostgreSQL.PostgreSQL.17   (and add its bin folder to PATH)");
+        return Some("winget install PostgreSQL.PostgreSQL.17");
     }
     let command = |id: &String| {
         Some(match id.as_str() {

@@ -312,7 +312,7 @@ async fn end(found: &ExistingSocket) -> Result<(), AskError> {
 pub(super) fn short(path: &Path) -> String {
     let home = std::env::home_dir().filter(|home| home != Path::new("/"));
     match home.and_then(|home| path.strip_prefix(home).ok().map(PathBuf::from)) {
-        Some(rest) => format!("~/{}", rest.display()),
+        Some(rest) => Path::new("~").join(rest).display().to_string(),
         None => path.display().to_string(),
     }
 }

@@ -4,7 +4,10 @@
 use std::io;
 
 /// Instructions for raising the limit, for error messages.
-pub const HOW_TO_RAISE: &str = "ulimit -n 65536, or LimitNOFILE=65536 in the systemd unit";
+pub const HOW_TO_RAISE: &str = match cfg!(target_vendor = "apple") {
+    true => "ulimit -n 10240, or NumberOfFiles below HardResourceLimits in the launchd agent",
+    false => "ulimit -n 65536, or LimitNOFILE=65536 in the systemd unit",
+};
 
 /// The limit before and after [`raise`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,9 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The log's own standard error.
 static STDERR: LazyLock<Arc<LogOutput>> = LazyLock::new(|| {
-    let write = |line: &str| {
+    let colours = terminal::stderr_has_colours();
+    let write = move |line: &str| {
         // Nothing can be done if standard error is closed.
-        terminal::without_progress(|| _ = io::stderr().lock().write_all(line.as_bytes()));
+        terminal::without_progress(|| _ = terminal::tell_as_it_is(line, colours));
     };
     let report = |lines: u64| {
         warn!(
