@@ -76,4 +76,21 @@ need_openssl() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq pkg-config libssl-dev >/dev/null
 }
 
+# need_target TRIPLE: the standard library for another system.
+need_target() {
+    [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ] && return 0
+    have rustup || die "the standard library for $1 is missing; install it, or use Rust from rustup"
+    say "dev: installing the standard library for $1"
+    rustup --quiet target add "$1"
+}
+
+# qemu, which runs programs for ARM on another processor.
+need_qemu() {
+    have qemu-aarch64 && return 0
+    have apt-get || die "blocked: qemu-aarch64 is missing; install qemu-user"
+    say "dev: installing qemu-user"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-user >/dev/null
+}
+
 need_all() { need_cargo; need_cc; need_postgres; }
