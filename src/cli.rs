@@ -7,6 +7,7 @@ pub mod exit;
 mod help;
 pub mod logging;
 mod login;
+mod psql_flags;
 mod serve;
 mod service;
 mod switches;

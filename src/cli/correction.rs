@@ -1,13 +1,14 @@
 //! Corrected command lines for words that are no command, flags of other commands, and a missing
 //! `--`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
 use crate::base::quote::shell;
 use crate::base::suggest::nearest;
+use crate::platform::program;
 
 /// Words of other tools, and the command that does the same here.
 const SYNONYMS: &[(&str, &str)] = &[
@@ -39,7 +40,8 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("instances", "list"),
     ("kill", "stop"),
     ("listen", "serve"),
-    ("logs", "status"),
+    ("log", "service logs"),
+    ("logs", "service logs"),
     ("ls", "list"),
     ("manual", "man"),
     ("new", "init"),
@@ -113,10 +115,9 @@ pub(super) fn with_command(definition: &Command, words: &[OsString], word: &str)
     }
     let command = command_like(definition, word)?;
     let mut words: Vec<String> = texts(words)?;
-    words[at] = command;
     // Flags follow the command.
-    let command = words.remove(at);
-    words.insert(1, command);
+    words.remove(at);
+    words.splice(1..1, command.split(' ').map(str::to_owned));
     if words[1] == "run" && !words.iter().any(|word| word == "--") {
         // `exec TARGET CMD` of other tools, or `connect TARGET`.
         match words.len() {
@@ -215,8 +216,15 @@ fn missing_dashes(
     }
     let (one, two) = (target.first().copied(), target.get(1).copied());
     let is_client = |at: usize| CLIENTS.contains(&words[at].as_str()) || words[at].contains('/');
+    let is_program = |at: usize| program::is_program(OsStr::new(&words[at]));
+    // Flags that describe the database leave no place for a target, except for its own name.
+    let described = described(&words);
+    let is_target = |at: usize| match &described {
+        Some(database) => *database == words[at],
+        None => two.map_or(!is_program(at), |two| is_program(two) || !is_program(at)),
+    };
     let at = match (one, two) {
-        (Some(one), _) if is_client(one) => one,
+        (Some(one), _) if is_client(one) || !is_target(one) => one,
         (Some(_), Some(two)) => two,
         // A target alone, or with arguments of psql.
         (Some(one), None) => {
@@ -231,6 +239,21 @@ fn missing_dashes(
     let fault = format!("'--' is missing before the command {}", shell(&words[at]));
     words.insert(at, "--".to_owned());
     Some(Correction::Line(fault, line(&words)))
+}
+
+/// Returns the database that flags describe.
+fn described(words: &[String]) -> Option<String> {
+    let value = |flag: &str| {
+        let joined = format!("{flag}=");
+        let mut pairs = words
+            .iter()
+            .zip(words.iter().skip(1).map(Some).chain([None]));
+        pairs.find_map(|(word, next)| match word.strip_prefix(&joined) {
+            Some(value) => Some(value.to_owned()),
+            None => next.filter(|_| word == flag).cloned(),
+        })
+    };
+    value("--db").or_else(|| value("--host"))
 }
 
 /// Returns the indices of the words that are neither flags of the command nor their values, up to
@@ -256,7 +279,7 @@ fn own_words(command: &Command, words: &[String], first: usize) -> Vec<usize> {
     all
 }
 
-fn flag_of<'a>(command: &'a Command, flag: &str) -> Option<&'a Arg> {
+pub(super) fn flag_of<'a>(command: &'a Command, flag: &str) -> Option<&'a Arg> {
     let long = flag.strip_prefix("--");
     let short = flag
         .strip_prefix('-')
@@ -419,6 +442,17 @@ mod tests {
                 "pgiam run --db orders --user app -- ./manage.py migrate --fake",
             ),
             (
+                "pgiam run --db orders --user db_user env",
+                "pgiam run --db orders --user db_user -- env",
+            ),
+            (
+                "pgiam run --host=db.example npm test",
+                "pgiam run --host=db.example -- npm test",
+            ),
+            ("pgiam run env", "pgiam run -- env"),
+            ("pgiam run orders env", "pgiam run orders -- env"),
+            ("pgiam run test sh -c x", "pgiam run test -- sh -c x"),
+            (
                 "pgiam run --db=orders orders pg_dump -Fc",
                 "pgiam run --db=orders orders -- pg_dump -Fc",
             ),
@@ -490,7 +524,7 @@ mod tests {
         for (word, own) in SYNONYMS {
             let is_known = |name: &str| definition.find_subcommand(name).is_some();
             assert!(
-                is_known(own) || matches!(*own, "psql" | "--version"),
+                own.split(' ').take(1).all(is_known) || matches!(*own, "psql" | "--version"),
                 "{own}"
             );
             assert!(

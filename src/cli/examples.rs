@@ -5,7 +5,7 @@ Examples:
   pgiam login               log in to AWS
   pgiam list                list databases and bastions
   pgiam init                write a configuration file with the databases
-  pgiam serve --db orders   serve one database without a configuration file
+  pgiam serve --db orders --user db_user   serve without a configuration file
   pgiam psql orders         open psql in a target
   pgiam check orders        find out why a connection fails
 Then, without a password:
@@ -44,7 +44,7 @@ forwards signals to the command and returns its exit code.";
 pub(super) const PSQL: &str = "\
 Examples:
   pgiam psql orders
-  pgiam psql orders -- -c 'select 1'
+  pgiam psql orders -c 'select 1'
   pgiam psql --db orders --user db_user
   pgiam psql orders --psql pgcli
 Without TARGET: the only one, or a selection at a terminal. pgiam uses the port

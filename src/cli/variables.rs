@@ -11,7 +11,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
-use super::switches;
+use super::{psql_flags, switches};
 use crate::base::environment::VariableError;
 
 /// Parsed command line and variables.
@@ -31,7 +31,8 @@ pub(super) fn parse(
     read: impl Fn(&str) -> Result<Option<String>, VariableError>,
 ) -> Result<ParsedArguments, clap::Error> {
     let bare = without_variables(definition.clone());
-    let mut words = switches::join_values(&bare, words.into_iter().collect());
+    let words = psql_flags::behind_dashes(&bare, words.into_iter().collect());
+    let mut words = switches::join_values(&bare, words);
     let matches = bare.clone().try_get_matches_from(&words)?;
     let (mut command, mut deepest, mut place) = (definition, &matches, 1);
     while let Some((name, below)) = deepest.subcommand()

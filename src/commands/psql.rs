@@ -24,6 +24,7 @@ const PSQL: &str = "psql";
 /// # Errors
 /// Any error that prevents psql from starting.
 pub async fn psql(args: &PsqlArgs) -> anyhow::Result<u8> {
+    let args = &with_target(args)?;
     let wanted = args.psql.clone().unwrap_or_else(|| PSQL.into());
     if !program::is_program(&wanted) {
         let target = args.target.name.as_deref();
@@ -68,6 +69,22 @@ pub async fn psql(args: &PsqlArgs) -> anyhow::Result<u8> {
         }
     };
     route.run(&words, &mut signals).await
+}
+
+/// Selects a target by `-d NAME`, as several targets at one port are selected: if the file has several
+/// and one of this name.
+fn with_target(args: &PsqlArgs) -> anyhow::Result<PsqlArgs> {
+    let mut args = args.clone();
+    let flags = args.target.database.layer();
+    let is_open = args.target.name.is_none() && flags.host.is_none() && flags.db.is_none();
+    if let (true, Some(named)) = (is_open, flags.database) {
+        let targets = super::load_file(&args.program)?.targets;
+        if targets.len() > 1 && targets.contains_key(&named) {
+            args.target.name = Some(named);
+            args.target.database.database.database = None;
+        }
+    }
+    Ok(args)
 }
 
 /// Runs psql as `pgiam run` does.

@@ -141,6 +141,34 @@ async fn a_missing_psql_has_a_remedy() {
     lab.close().await;
 }
 
+#[tokio::test]
+async fn flags_of_psql_need_no_dashes() {
+    let lab = Lab::open().await;
+    two_targets(&lab);
+    let ask = async |args: &[&str]| {
+        let mut asking = command(&lab.sandbox, &[&["psql"], args].concat());
+        asking.env("PGIAM_PSQL", lab.psql()).env("LC_ALL", "C");
+        run(asking).await
+    };
+    for args in [
+        &["orders", "-XAtc", WHO][..],
+        &["-XAtc", WHO, "orders"],
+        &["orders", "-X", "-A", "-t", "-c", WHO],
+        &["orders", "-XAt", "--", "-c", WHO],
+        // The name of a target, as on a port that several targets share.
+        &["-d", "orders", "-XAtc", WHO],
+    ] {
+        assert_eq!(ask(args).await.rows(), "db_user app", "{args:?}");
+    }
+    let other = ask(&["orders", "-d", "postgres", "-XAtc", WHO]).await;
+    assert_eq!(other.rows(), "db_user postgres");
+    let listed = ask(&["orders", "-XAtl"]).await;
+    assert!(listed.rows().contains("template1"), "{listed:?}");
+    let variable = ask(&["orders", "-XAt", "-v", "x=7", "-c", "\\echo :x"]).await;
+    assert_eq!(variable.rows(), "7");
+    lab.close().await;
+}
+
 /// A file with two targets.
 fn two_targets(lab: &Lab) {
     let stock = ordinary_config().replace("[targets.orders]", "[targets.stock]");
