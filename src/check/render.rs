@@ -1,5 +1,6 @@
 //! Terminal output of a check.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use super::{StepOutcome, StepResult, StepVerdict};
@@ -32,7 +33,7 @@ pub fn head(config: &TargetConfig, width: usize) -> String {
         "{}: {}{user} via {}",
         config.name, config.database_ref, config.settings.via
     );
-    let lines = wrap::words(&clean(&text), width, LongWords::Broken).into_iter();
+    let lines = wrap::words(&clean(&text), width, LongWords::Whole).into_iter();
     lines.map(|line| styled(HEADING, line) + "\n").collect()
 }
 
@@ -57,8 +58,14 @@ pub fn line(taken: &StepResult, width: usize) -> String {
         (Some(state), StepVerdict::Failed) => format!("{said} ({state})"),
         (None, _) | (Some(_), _) => said.clone(),
     };
-    let mut lines = wrap::words(&clean(&said), width - LEFT - TIME, LongWords::Broken).into_iter();
-    let first = lines.next().unwrap_or_default();
+    let room = width - LEFT - TIME;
+    let mut lines: VecDeque<String> = wrap::words(&clean(&said), room, LongWords::Whole).into();
+    // A name to copy that is too long for the place before the time has a line of its own.
+    let is_long = lines.front().is_some_and(|line| columns(line) > room);
+    let first = match is_long && !taken.outcome.said.is_empty() {
+        true => String::new(),
+        false => lines.pop_front().unwrap_or_default(),
+    };
     let time = time(taken.ms);
     let gap = match width {
         usize::MAX => TIME_GAP,
@@ -71,9 +78,14 @@ pub fn line(taken: &StepResult, width: usize) -> String {
         false => format!("{:gap$}{}", "", styled(DIM, time)),
     };
     // Writing to a String cannot fail.
-    _ = writeln!(out, "{} {named}{first}{end}", styled(style, mark));
+    let head = format!("{} {named}{first}{end}", styled(style, mark));
+    _ = writeln!(out, "{}", head.trim_end());
     for line in lines {
-        _ = writeln!(out, "{:LEFT$}{line}", "");
+        let indent = match columns(&line) <= width - LEFT {
+            true => LEFT,
+            false => BELOW.len(),
+        };
+        _ = writeln!(out, "{:indent$}{line}", "");
     }
     if let Some(detail) = detail {
         block(&mut out, "", detail, width);
@@ -187,7 +199,8 @@ mod tests {
         text += &not_tried(&["rds_iam", "speed"], WIDTH);
         let text = plain(&text);
         for line in text.lines() {
-            let is_copied = line.trim_start().starts_with("{\"Effect\"");
+            let is_copied =
+                line.trim_start().starts_with("{\"Effect\"") || line.starts_with("  arn:");
             assert!(columns(line) <= WIDTH || is_copied, "{line:?}");
         }
         insta::assert_snapshot!(text);
