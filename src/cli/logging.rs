@@ -21,6 +21,7 @@ use std::error::Error;
 #[cfg(test)]
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use tracing::{Level, Metadata};
@@ -102,6 +103,19 @@ impl Log {
         }
         settle();
     }
+}
+
+/// True once [`only_errors`] was called.
+static ONLY_ERRORS: AtomicBool = AtomicBool::new(false);
+
+/// Leaves out all human log lines below the level error from now on, for a client program that uses
+/// the terminal.
+pub fn only_errors() {
+    ONLY_ERRORS.store(true, Ordering::Relaxed);
+}
+
+fn is_only_errors() -> bool {
+    ONLY_ERRORS.load(Ordering::Relaxed)
 }
 
 /// Starts logging to standard error.

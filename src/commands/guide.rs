@@ -19,6 +19,7 @@ use crate::base::environment;
 use crate::base::error_text::causes;
 use crate::base::names::Region;
 use crate::base::quote::{clean, printable, shell};
+use crate::cli::logging;
 use crate::cli::terminal::{self, HEADING, styled};
 use crate::cli::{Cli, Command, ServeArgs};
 use crate::config::{ConfigFile, TargetDefaults};
@@ -30,6 +31,10 @@ use crate::report;
 const PORTS: u16 = 20;
 /// Longest time for the answer of a local port.
 const LOOK: Duration = Duration::from_millis(100);
+/// Prompt for the role.
+const ROLE: &str = "Database role (? for help)";
+/// Users of a system or a container that are no roles of people.
+const SYSTEM_USERS: [&str; 6] = ["root", "admin", "ubuntu", "ec2-user", "vscode", "node"];
 /// Region that is offered if none is configured.
 const USUAL_REGION: &str = "us-east-1";
 
@@ -60,6 +65,9 @@ pub(super) async fn guide(args: &ServeArgs) -> anyhow::Result<u8> {
     let quoted: Vec<String> = words.iter().map(|word| shell(word)).collect();
     terminal::tell(format!("Next time, type:\n  {}", quoted.join(" ")))?;
     let command: Command = Cli::of_words(&words)?;
+    if matches!(command, Command::Psql(_)) && args.program.log.is_none() {
+        logging::only_errors(); // As for `pgiam psql`: the terminal belongs to psql.
+    }
     let running: Pin<Box<dyn Future<Output = anyhow::Result<u8>>>> =
         Box::pin(super::dispatch(&command, PassedSockets::default()));
     running.await
@@ -75,11 +83,10 @@ async fn choose(args: &ServeArgs) -> anyhow::Result<Option<Vec<String>>> {
         return Ok(None);
     };
     let flags = args.layer();
-    let role = flags.user.or_else(platform::os_user).unwrap_or_default();
-    let Some(role) = prompt::ask("Database role", role).await? else {
+    let db = &found.database.identifier;
+    let Some(role) = role(db, flags.user).await? else {
         return Ok(None);
     };
-    let db = &found.database.identifier;
     let port = flags.port.unwrap_or_else(free_port);
     let actions = [
         format!("open psql in {db}"),
@@ -91,6 +98,25 @@ async fn choose(args: &ServeArgs) -> anyhow::Result<Option<Vec<String>>> {
     ];
     let action = prompt::select("Action".to_owned(), actions.into()).await?;
     Ok(action.map(|action| found.words(action, role, port)))
+}
+
+/// Asks for the role. `None` if the user cancels. A name of the operating system is offered only if it
+/// may be a database role.
+async fn role(db: &str, given: Option<String>) -> anyhow::Result<Option<String>> {
+    let own = platform::os_user().filter(|name| !SYSTEM_USERS.contains(&name.as_str()));
+    let offered = given.or(own);
+    loop {
+        let Some(answer) = prompt::ask(ROLE, offered.clone()).await? else {
+            return Ok(None);
+        };
+        match answer.trim() {
+            "" | "?" => terminal::tell(format!(
+                "The role is a PostgreSQL user that has rds_iam. For the SQL that creates one, run:\n  pgiam setup sql --db {} --user ROLE",
+                shell(db)
+            ))?,
+            role => return Ok(Some(role.to_owned())),
+        }
+    }
 }
 
 /// Returns the first port from the default on at which nothing listens.
@@ -158,7 +184,7 @@ async fn database(args: &ServeArgs) -> anyhow::Result<Option<SelectedDatabase>> 
             },
             false => given.clone(),
         };
-        match database_of(profile, flags.region.clone()).await {
+        match database_of(profile, flags.region.clone(), is_open).await {
             Ok(Step::Done(selected)) => return Ok(Some(*selected)),
             Ok(Step::Cancelled) => return Ok(None),
             Ok(Step::Again) if is_open => {}
@@ -186,7 +212,12 @@ enum Step {
 }
 
 /// Lets the user select a database that the profile can see.
-async fn database_of(profile: Option<String>, region: Option<Region>) -> anyhow::Result<Step> {
+/// `has_others`: the user can select another profile.
+async fn database_of(
+    profile: Option<String>,
+    region: Option<Region>,
+    has_others: bool,
+) -> anyhow::Result<Step> {
     on_demand::offer_for(profile.as_deref()).await?;
     let profile = match profile {
         Some(profile) => Some(profile),
@@ -204,7 +235,9 @@ async fn database_of(profile: Option<String>, region: Option<Region>) -> anyhow:
         );
     }
     let mut items = rows(&databases);
-    items.push("(another profile)".to_owned());
+    if has_others {
+        items.push("(another profile)".to_owned());
+    }
     let selected = prompt::select(format!("Database in {region}"), items).await?;
     Ok(match selected.map(|at| databases.into_iter().nth(at)) {
         None => Step::Cancelled,
@@ -237,7 +270,7 @@ async fn region_of(
     if known.is_some() {
         return Ok(known);
     }
-    let asked = prompt::ask("AWS region", USUAL_REGION.to_owned()).await?;
+    let asked = prompt::ask("AWS region", Some(USUAL_REGION.to_owned())).await?;
     Ok(asked.map(|region| Region::from(region.trim())))
 }
 

@@ -29,17 +29,22 @@ pub(super) async fn select(prompt: String, items: Vec<String>) -> anyhow::Result
     }
 }
 
-/// Asks for a line of text with a default. `None` if the user cancels. Not cancel-safe, as
-/// [`select`].
+/// Asks for a line of text, which may be empty if there is no default. `None` if the user cancels. Not
+/// cancel-safe, as [`select`].
 ///
 /// # Errors
 /// The terminal cannot be read.
-pub(super) async fn ask(prompt: &'static str, default: String) -> anyhow::Result<Option<String>> {
+pub(super) async fn ask(
+    prompt: &'static str,
+    default: Option<String>,
+) -> anyhow::Result<Option<String>> {
     let asking = move || {
-        let answer = Input::<String>::new()
-            .with_prompt(prompt)
-            .default(default)
-            .interact_text_on(&Term::stderr());
+        let input = Input::<String>::new().with_prompt(prompt);
+        let input = match default {
+            Some(default) => input.default(default),
+            None => input.allow_empty(true),
+        };
+        let answer = input.interact_text_on(&Term::stderr());
         _ = Term::stderr().show_cursor();
         answer
     };

@@ -67,6 +67,30 @@ async fn a_database_is_selected_and_opened() {
     terminal.enter("\\q").await;
     let screen = terminal.shows(END).await;
     assert!(screen.contains("[exit 0]"), "{screen}");
+    // The terminal belongs to psql.
+    let logged = ["found the bastion", "opened a session"];
+    assert!(!logged.iter().any(|line| screen.contains(line)), "{screen}");
+    lab.close().await;
+}
+
+#[tokio::test]
+async fn the_role_is_explained_and_other_profiles_are_offered_if_there_are_some() {
+    let lab = without_file().await;
+    let Some(terminal) = Terminal::run(&bare(&lab), "guide-role").await else {
+        return;
+    };
+    let screen = terminal.shows("Database in").await;
+    assert!(!screen.contains("another profile"), "{screen}");
+    terminal.press("orders").await;
+    terminal.press("Enter").await;
+    let screen = terminal.shows("Database role").await;
+    assert!(!screen.contains("[root]"), "{screen}");
+    terminal.enter("?").await;
+    terminal
+        .shows("  pgiam setup sql --db orders --user ROLE\n")
+        .await;
+    terminal.press("C-c").await;
+    terminal.shows("[exit 130]").await;
     lab.close().await;
 }
 
@@ -110,7 +134,7 @@ async fn each_prompt_can_be_cancelled() {
         &["Escape"][..],
         &["C-c"],
         &["orders", "Enter", "C-c"],
-        &["orders", "Enter", "Enter", "Escape"],
+        &["orders", "Enter", "db_user", "Enter", "Escape"],
     ] {
         let Some(terminal) = Terminal::run(&bare(&lab), "guide-end").await else {
             return;

@@ -154,6 +154,10 @@ where
     }
 
     fn on_event(&self, event: &tracing::Event<'_>, context: Context<'_, S>) {
+        let is_quiet = super::is_only_errors();
+        if is_quiet && *event.metadata().level() > Level::ERROR {
+            return;
+        }
         let mut fields = Fields::default();
         event.record(&mut fields);
         let span = context.event_span(event);

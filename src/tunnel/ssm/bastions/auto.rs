@@ -39,8 +39,9 @@ impl BastionSet {
             return;
         }
         let others: Vec<&str> = ranked.nodes.iter().skip(1).take(MOST - 1).map(id).collect();
-        let name = node.name.as_deref();
-        info!(id = %node.id, name, why, ?others, "found a bastion");
+        let others = (!others.is_empty()).then(|| others.join(", "));
+        let (name, others) = (node.name.as_deref(), others.as_deref());
+        info!(id = %node.id, name, why, others, "found a bastion");
         if let Some(note) = &ranked.note {
             warn!("{note}");
         }
