@@ -1,6 +1,7 @@
 //! General tools that do not depend on AWS services, PostgreSQL or tunnels.
 
 pub mod background;
+pub mod count;
 pub mod crash;
 pub mod environment;
 pub mod error_text;

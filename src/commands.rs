@@ -43,7 +43,7 @@ use crate::admission::{PassedError, PassedSockets};
 use crate::base::environment;
 use crate::cli::exit;
 use crate::cli::terminal;
-use crate::cli::{Cli, Command, DatabaseArgs, ProgramArgs};
+use crate::cli::{Cli, Command, ProgramArgs};
 use crate::config::{ConfigError, ConfigFile, TargetConfig};
 use crate::platform::descriptors::LimitChange;
 use crate::platform::{self, StopSignals, descriptors};
@@ -58,12 +58,20 @@ const SIGINT: u8 = 2;
 /// # Errors
 /// Any error of the command; [`exit_code`] maps it to an exit code.
 pub async fn dispatch(command: &Command, passed: PassedSockets) -> anyhow::Result<u8> {
+    let done = Box::pin(run_command(command, passed)).await;
+    done.map_err(|error| unknown_word::with_line(error, command))
+}
+
+async fn run_command(command: &Command, passed: PassedSockets) -> anyhow::Result<u8> {
     match command {
         Command::Serve(args) if guide::applies(args) => Box::pin(guide::guide(args)).await,
-        Command::Serve(args) => {
-            let served = serve::serve(args, passed).await.map(|()| 0);
-            served.map_err(unknown_word::explained)
-        }
+        Command::Serve(args) => match serve::serve(args, passed).await {
+            Ok(()) => Ok(0),
+            Err(error) => {
+                let error = start_errors::with_owner_of_port(error, &args.state).await;
+                Err(unknown_word::explained(error))
+            }
+        },
         Command::Run(args) => run::run(args).await,
         Command::Psql(args) => Box::pin(psql::psql(args)).await,
         Command::Login(args) => until_stopped(login::login(args)).await,
@@ -210,15 +218,6 @@ pub(crate) fn role(config: &TargetConfig) -> anyhow::Result<String> {
             config.name
         )
     })
-}
-
-/// Returns the configuration of the command's single target.
-pub(crate) fn config(
-    name: Option<&str>,
-    database: &DatabaseArgs,
-    program: &ProgramArgs,
-) -> Result<TargetConfig, ConfigError> {
-    load_file(program)?.target(name, &database.layer())
 }
 
 /// Loads the configuration file for a command that does not log, and says at a terminal if the file

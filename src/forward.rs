@@ -27,7 +27,7 @@ use crate::admission::{
 };
 use crate::aws::{AwsContext, AwsOptions};
 use crate::base::error_text::plain;
-use crate::config::{Listen, ResolvedTarget, Via};
+use crate::config::{DatabaseRef, Listen, ResolvedTarget, Via};
 use crate::observe::{
     ListedTarget, LiveConnection, NewConnection, Observed, StatusSource, TargetStatus,
 };
@@ -187,13 +187,13 @@ impl StatusSource for ForwardState {
     fn status(&self) -> TargetStatus {
         TargetStatus {
             target: Arc::clone(&self.target),
-            configured_as: self.target.endpoint.to_string(),
+            configured_as: DatabaseRef::Host(self.target.endpoint.clone()),
             readiness: self.transport.readiness(),
             failed: None,
             tunnel: self.transport.stats(),
             found: true,
             identity: None,
-            stopped: false,
+            stopped: None,
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::aws::LoadedIdentity;
 use crate::base::names::TargetName;
-use crate::config::ResolvedTarget;
+use crate::config::{DatabaseRef, ResolvedTarget};
 use crate::tunnel::{Readiness, TunnelStats};
 
 pub use errors::{Failure, LastError, RecentError};
@@ -67,7 +67,7 @@ pub struct TargetStatus {
     /// The target.
     pub target: Arc<ResolvedTarget>,
     /// `host` or `db` of the target.
-    pub configured_as: String,
+    pub configured_as: DatabaseRef,
     /// State of the connection path.
     pub readiness: Readiness,
     /// The error of the last connection attempt, if it would affect other connections as well.
@@ -78,8 +78,8 @@ pub struct TargetStatus {
     pub found: bool,
     /// AWS identity of the last login; `None` before the first one.
     pub identity: Option<LoadedIdentity>,
-    /// `true` if the owner has stopped the target.
-    pub stopped: bool,
+    /// Time when the owner stopped the target; `None` if it is served.
+    pub stopped: Option<SystemTime>,
 }
 
 impl TargetStatus {
@@ -87,7 +87,7 @@ impl TargetStatus {
     #[must_use]
     pub fn state(&self) -> &'static str {
         match (self.readiness, &self.failed) {
-            _ if self.stopped => "stopped",
+            _ if self.stopped.is_some() => "stopped",
             (Readiness::Interrupted, _) => "interrupted",
             (_, Some(_)) => "failing",
             (_, None) if !self.found => "looking",
@@ -107,7 +107,7 @@ impl TargetStatus {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let is_reachable = self.readiness != Readiness::Interrupted && self.failed.is_none();
-        self.found && is_reachable && !self.stopped
+        self.found && is_reachable && self.stopped.is_none()
     }
 }
 

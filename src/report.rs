@@ -46,5 +46,5 @@ pub use explain::{
 pub(crate) use hint::with_id;
 pub use ids::IDS;
 pub use message::{Report, WARNING};
-pub(crate) use phrases::add_statement;
+pub(crate) use phrases::{add_statement, reload_command};
 pub(crate) use role::allow_only_tokens;

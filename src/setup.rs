@@ -59,6 +59,8 @@ pub struct SetupFacts {
     pub subnets: Vec<String>,
     /// The security groups of the database.
     pub security_groups: Vec<String>,
+    /// IAM authentication, if RDS reported it.
+    pub iam: Option<bool>,
 }
 
 /// Identity that uses a target. IAM's policy variables and DSQL's database roles distinguish users
@@ -138,6 +140,7 @@ impl SetupFacts {
             vpc: None,
             subnets: Vec::new(),
             security_groups: Vec::new(),
+            iam: None,
         }
     }
 

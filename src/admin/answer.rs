@@ -267,14 +267,20 @@ fn against(observed: &Observed, statuses: &[TargetStatus], least: Option<usize>)
     }
     let limit = observed.limit();
     if observed.open() >= limit {
-        return Some(format!("all {limit} connections are in use"));
+        return Some(match limit {
+            1 => "the only connection is in use".to_owned(),
+            _ => format!("all {limit} connections are in use"),
+        });
     }
     if statuses.is_empty() {
         return Some("no target is served".to_owned());
     }
     let ready = statuses.iter().filter(|status| status.is_ready()).count();
     // Its owner stopped the others.
-    let all = statuses.iter().filter(|status| !status.stopped).count();
+    let all = statuses
+        .iter()
+        .filter(|status| status.stopped.is_none())
+        .count();
     if all == 0 {
         return Some("every target is stopped".to_owned());
     }

@@ -68,6 +68,8 @@ pub struct TargetDocument {
     pub socket: Option<PathBuf>,
     /// `host` or `db`.
     pub configured_as: String,
+    /// Settings, as the keys of `pgiam.toml`. None of them is a secret.
+    pub settings: serde_json::Value,
     /// AWS profile in effect; none for the default one.
     pub profile: Option<String>,
     /// AWS region, if it is configured or part of the endpoint.
@@ -90,6 +92,8 @@ pub struct TargetDocument {
     pub ready: bool,
     /// Identifier of the error that would prevent it, as in `docs/errors.md`.
     pub failing: Option<String>,
+    /// Time since the owner stopped the target; none if it is served.
+    pub stopped_seconds: Option<f64>,
     /// AWS identity of the last login.
     pub identity: Option<IdentityDocument>,
     /// `connection_limit`.
@@ -318,7 +322,8 @@ impl TargetDocument {
             addresses: listed.addresses.iter().map(ToString::to_string).collect(),
             by_name: listed.by_name,
             socket: listed.socket.clone(),
-            configured_as: status.configured_as.clone(),
+            configured_as: status.configured_as.written(),
+            settings: settings(&status),
             profile: profile_in_effect(target.settings.profile.as_deref()),
             region: target.region.as_ref().map(ToString::to_string),
             database: target.settings.database.clone(),
@@ -330,6 +335,9 @@ impl TargetDocument {
             state: status.state().to_owned(),
             ready: status.is_ready(),
             failing: status.failing().map(str::to_owned),
+            stopped_seconds: status
+                .stopped
+                .map(|at| seconds(at.elapsed().unwrap_or_default())),
             identity: status.identity.map(IdentityDocument::of),
             connection_limit: target.settings.login.connection_limit,
             max_sessions,
@@ -349,6 +357,14 @@ impl TargetDocument {
                 .collect(),
         }
     }
+}
+
+/// Returns the settings from which another process can create the target.
+fn settings(status: &TargetStatus) -> serde_json::Value {
+    let mut layer = status.target.settings.layer();
+    status.configured_as.write(&mut layer);
+    layer.region = status.target.region.clone();
+    serde_json::to_value(layer).unwrap_or_default()
 }
 
 impl IdentityDocument {

@@ -7,7 +7,7 @@ use super::ProcessKind;
 use super::client::{self, AskError};
 use super::document::{ProcessDocument, TargetDocument};
 use crate::aws::profile_in_effect;
-use crate::config::TargetConfig;
+use crate::config::{ConfigError, DatabaseRef, TargetConfig, TargetLayer};
 
 /// State of a target that the owner has stopped, as in [`TargetDocument::state`].
 const STOPPED: &str = "stopped";
@@ -56,7 +56,6 @@ impl RunningTarget {
     pub fn is_of(&self, config: &TargetConfig) -> bool {
         let TargetDocument {
             name,
-            configured_as,
             profile,
             region,
             ..
@@ -67,9 +66,54 @@ impl RunningTarget {
             _ => true,
         };
         *name == *config.name
-            && *configured_as == config.database_ref.written()
+            && self.is_database_of(config)
             && *profile == profile_in_effect(config.settings.profile.as_deref())
             && is_region
+    }
+
+    /// Returns `true` if both targets lead to the same database, with the same profile.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let of = |running: &Self| {
+            let target = &running.target;
+            let (name, profile) = (target.name.clone(), target.profile.clone());
+            (
+                name,
+                target.configured_as.clone(),
+                profile,
+                target.region.clone(),
+            )
+        };
+        of(self) == of(other)
+    }
+
+    /// Returns `true` if the target leads to the database of this configuration: in whatever form both
+    /// name it.
+    fn is_database_of(&self, config: &TargetConfig) -> bool {
+        let TargetDocument {
+            configured_as,
+            endpoint,
+            ..
+        } = &self.target;
+        let endpoint = endpoint.parse().ok().map(DatabaseRef::Host);
+        let is_endpoint = |endpoint: DatabaseRef| endpoint.is_same(&config.database_ref);
+        *configured_as == config.database_ref.written() || endpoint.is_some_and(is_endpoint)
+    }
+
+    /// Returns the configuration of the target, with the flags of a command over it. `None` if the
+    /// process is of a version whose settings this one does not know.
+    #[must_use]
+    pub fn config(&self, flags: TargetLayer) -> Option<Result<TargetConfig, ConfigError>> {
+        let TargetDocument {
+            name,
+            settings,
+            profile,
+            ..
+        } = &self.target;
+        let mut theirs: TargetLayer = serde_json::from_value(settings.clone()).ok()?;
+        // Its profile may come from a variable that this process does not have.
+        theirs.profile = theirs.profile.or_else(|| profile.clone());
+        Some(TargetConfig::of_running(name, theirs, flags))
     }
 
     /// Returns the addresses that the process listens on.

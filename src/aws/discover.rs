@@ -418,6 +418,7 @@ pub async fn locate(
         reason: "has no endpoint yet".into(),
     })?;
     let mut target = config.resolve(endpoint)?;
+    target.iam_login = found.iam;
     if target.settings.database.is_none() {
         target.settings.database = found.database.clone();
     }

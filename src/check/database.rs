@@ -96,6 +96,7 @@ impl CheckRun {
         else {
             return StepOutcome::skipped("no connection");
         };
+        login_check.iam_login = self.database.as_ref().and_then(|database| database.iam);
         let session = match login_check.login(secured).await {
             Ok(login_steps::LoginOutcome::In(session)) => session,
             Ok(login_steps::LoginOutcome::Asked(method)) => {

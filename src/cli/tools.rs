@@ -190,6 +190,9 @@ pub struct TokenArgs {
     /// Flag for the output format.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// Flag for the state directory.
+    #[command(flatten)]
+    pub state: StateArgs,
     /// Flags common to all commands.
     #[command(flatten)]
     pub program: ProgramArgs,
@@ -220,6 +223,9 @@ pub struct SetupPolicyArgs {
     /// Flags that select the target.
     #[command(flatten)]
     pub target: TargetArgs,
+    /// Flag for the state directory.
+    #[command(flatten)]
+    pub state: StateArgs,
     /// Flags common to all commands.
     #[command(flatten)]
     pub program: ProgramArgs,
@@ -231,6 +237,9 @@ pub struct SetupSqlArgs {
     /// Flags that select the target.
     #[command(flatten)]
     pub target: TargetArgs,
+    /// Flag for the state directory.
+    #[command(flatten)]
+    pub state: StateArgs,
     /// Flags common to all commands.
     #[command(flatten)]
     pub program: ProgramArgs,
@@ -249,6 +258,9 @@ pub struct SetupBastionArgs {
     /// NAT gateway.
     #[arg(long)]
     pub endpoints: bool,
+    /// Flag for the state directory.
+    #[command(flatten)]
+    pub state: StateArgs,
     /// Flags common to all commands.
     #[command(flatten)]
     pub program: ProgramArgs,

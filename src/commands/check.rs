@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use super::config;
+use super::chosen;
 use super::login::on_demand;
 use super::serve::state_dir;
 use crate::base::foreign_text::visible_json;
@@ -18,11 +18,13 @@ use crate::platform::StopSignals;
 /// # Errors
 /// Invalid configuration, or a signal.
 pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
-    let config = config(
+    let config = chosen::config(
         args.target.name.as_deref(),
         &args.target.database,
         &args.program,
-    )?;
+        &args.state,
+    )
+    .await?;
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
     if !args.output.json {
         tokio::select! {

@@ -1,12 +1,15 @@
 //! The target of a command that looks for it in the configuration and in the running pgiam.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::prompt;
+use super::serve::state_dir;
 use crate::admin::running::RunningTarget;
 use crate::base::quote::printable;
+use crate::base::suggest::nearest;
 use crate::cli::terminal;
-use crate::cli::{ProgramArgs, TargetArgs};
+use crate::cli::{DatabaseArgs, ProgramArgs, StateArgs, TargetArgs};
 use crate::config::{ConfigError, ConfigFile, TargetConfig, TargetLayer};
 
 /// The target of a command.
@@ -53,12 +56,95 @@ impl ChosenTarget {
         if !is_unknown {
             return Err(error);
         }
-        let mut all = RunningTarget::all(state_dir).await;
-        all.retain(|running| name.is_none_or(|name| running.target.name == name));
-        match <[RunningTarget; 1]>::try_from(all) {
-            Ok([only]) => Ok(Self::Running(Box::new(only))),
-            Err(_) => Err(error),
+        let all = RunningTarget::all(state_dir).await;
+        match only(&all, name) {
+            Some(only) => Ok(Self::Running(Box::new(only.clone()))),
+            None => Err(with_running(error, &all)),
         }
+    }
+
+    /// Returns the configuration of the target, for a command that has connections of its own.
+    fn into_config(self, flags: TargetLayer) -> Result<TargetConfig, ConfigError> {
+        let running = match self {
+            Self::Configured(chosen) => return Ok(chosen.config),
+            Self::Running(running) => running,
+        };
+        // A closed standard error is no reason to stop.
+        if terminal::stderr_width().is_some() {
+            let line = format!("configuration: that of process {}", running.process.pid);
+            _ = terminal::tell(terminal::styled(terminal::DIM, line));
+        }
+        let unknown = ConfigError::Missing {
+            target: running.target.name.as_str().into(),
+            key: "host",
+            hint: "the running pgiam is of another version; restart it, or name the database with --db or --host",
+        };
+        running.config(flags).unwrap_or(Err(unknown))
+    }
+}
+
+/// Returns the configuration of the command's single target: of the file or the flags, else of the
+/// running pgiam.
+///
+/// # Errors
+/// [`ConfigError`].
+pub(super) async fn config(
+    name: Option<&str>,
+    database: &DatabaseArgs,
+    program: &ProgramArgs,
+    state: &StateArgs,
+) -> anyhow::Result<TargetConfig> {
+    let state_dir = state_dir(state.state_dir.as_ref())?;
+    let flags = database.layer();
+    let found = ChosenTarget::find(name, &flags, program, state_dir.as_deref()).await?;
+    Ok(found.into_config(flags)?)
+}
+
+/// Returns the running target of this name, or the only one. Several processes may serve one
+/// database; the lowest port is the first that was taken.
+fn only<'a>(all: &'a [RunningTarget], name: Option<&str>) -> Option<&'a RunningTarget> {
+    let is_named = |running: &&RunningTarget| name.is_none_or(|name| running.target.name == name);
+    let mut named: Vec<&RunningTarget> = all.iter().filter(is_named).collect();
+    named.sort_by_key(|running| running.target.port);
+    let first = *named.first()?;
+    let is_same = |other: &&RunningTarget| other.is_same(first);
+    named.iter().all(is_same).then_some(first)
+}
+
+/// Adds the running targets to the error about a target that is not configured.
+fn with_running(error: ConfigError, all: &[RunningTarget]) -> ConfigError {
+    let names: BTreeMap<&str, u32> = all
+        .iter()
+        .map(|running| (running.target.name.as_str(), running.process.pid))
+        .collect();
+    if names.is_empty() {
+        return error;
+    }
+    let listed: Vec<String> = names
+        .iter()
+        .map(|(name, pid)| format!("{} (process {pid})", printable(name)))
+        .collect();
+    match error {
+        ConfigError::NoTarget { .. } => ConfigError::WhichTarget {
+            known: listed.join(", "),
+        },
+        ConfigError::UnknownTarget {
+            asked,
+            suggestion,
+            known,
+        } => ConfigError::UnknownTarget {
+            suggestion: match nearest(&asked, names.keys().copied()) {
+                Some(name) => format!(
+                    "did you mean \"{}\", which process {} serves? ",
+                    printable(name),
+                    names[name]
+                ),
+                None => suggestion,
+            },
+            known: format!("{known}; running: {}", listed.join(", ")),
+            asked,
+        },
+        other => other,
     }
 }
 
@@ -106,4 +192,77 @@ pub(super) enum Selection {
     Name(Option<String>),
     /// The user has cancelled.
     Cancelled,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(name: &str, pid: u32, port: u16) -> RunningTarget {
+        let mut running = RunningTarget {
+            process: Default::default(),
+            target: Default::default(),
+        };
+        running.process.pid = pid;
+        running.target.name = name.to_owned();
+        running.target.configured_as = name.to_owned();
+        running.target.port = port;
+        running.target.settings = serde_json::json!({"db": name, "user": "db_user", "port": port});
+        running
+    }
+
+    #[test]
+    fn a_running_target_is_named_or_the_only_one() {
+        let all = [running("orders", 2, 5434), running("stock", 3, 5435)];
+        let port = |all: &[RunningTarget], name| only(all, name).map(|found| found.target.port);
+        assert_eq!(port(&all, Some("orders")), Some(5434));
+        assert_eq!(port(&all, Some("other")), None);
+        assert_eq!(port(&all, None), None);
+        assert_eq!(port(&all[..1], None), Some(5434));
+        let mut twice = [running("orders", 2, 5434), running("orders", 1, 5433)];
+        assert_eq!(port(&twice, Some("orders")), Some(5433));
+        twice[0].target.profile = Some("prod".to_owned());
+        assert_eq!(port(&twice, Some("orders")), None, "two databases");
+    }
+
+    #[test]
+    fn errors_name_the_running_targets() {
+        let all = [running("orders", 17, 5433), running("stock", 18, 5434)];
+        let unknown =
+            |asked: &str| ConfigFile::default().target(Some(asked), &TargetLayer::default());
+        let said = with_running(unknown("ordres").unwrap_err(), &all).to_string();
+        assert!(
+            said.contains("did you mean \"orders\", which process 17 serves?"),
+            "{said}"
+        );
+        let none = ConfigFile::default().target(None, &TargetLayer::default());
+        let said = with_running(none.unwrap_err(), &all).to_string();
+        assert!(
+            said.ends_with("orders (process 17), stock (process 18)"),
+            "{said}"
+        );
+        let said = with_running(unknown("ordres").unwrap_err(), &[]).to_string();
+        assert!(!said.contains("process"), "{said}");
+    }
+
+    #[test]
+    fn the_settings_of_a_running_target_are_a_configuration() {
+        let found = running("orders", 17, 5433);
+        let flags = TargetLayer {
+            user: Some("other".to_owned()),
+            ..TargetLayer::default()
+        };
+        let config = found.config(flags).unwrap().unwrap();
+        assert_eq!(&*config.name, "orders");
+        assert_eq!(config.settings.user.as_deref(), Some("other"));
+        assert!(found.is_of(&config));
+        let mut strange = found;
+        strange.target.settings = serde_json::json!({"db": "orders", "future_key": 1});
+        let chosen = ChosenTarget::Running(Box::new(strange));
+        let said = chosen
+            .into_config(TargetLayer::default())
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains("another version"), "{said}");
+    }
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::child::{self, ChildCommand, ChildSignals};
+use super::chosen;
 use super::connection_string::ConnectionString;
 use super::login::on_demand;
 use super::serve::state_dir;
@@ -36,7 +37,9 @@ use crate::tunnel::ssm::leftovers;
 /// # Errors
 /// Any error that prevents the command from starting.
 pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
-    let mut config = super::config(args.target.as_deref(), &args.database, &args.program)?;
+    let name = args.target.as_deref();
+    let config = chosen::config(name, &args.database, &args.program, &args.state);
+    let mut config = config.await?;
     config.settings.local_port = 0; // The configured one may be in use by another pgiam.
     let mut signals = ChildSignals::install()?;
     tokio::select! {

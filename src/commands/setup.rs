@@ -16,7 +16,7 @@ use crate::base::foreign_text::visible;
 use crate::base::names::Region;
 use crate::cli::terminal;
 use crate::cli::terminal::Progress;
-use crate::cli::{ProgramArgs, SetupArgs, SetupCommand, TargetArgs};
+use crate::cli::{ProgramArgs, SetupArgs, SetupCommand, StateArgs, TargetArgs};
 use crate::config::{Auth, ConfigError, Endpoint, EndpointKind, TargetConfig};
 use crate::report::explain_credentials;
 use crate::setup::cloudformation::cloudformation;
@@ -38,8 +38,9 @@ const PREFERENCES: &str = "SSM-SessionManagerRunShell";
 /// Invalid configuration, or standard output cannot be written to. A missing answer of AWS is not
 /// an error: the value is left open.
 pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
-    let (target, program) = target_and_program(&args.command);
-    let config = super::config(target.name.as_deref(), &target.database, program)?;
+    let (target, state, program) = flags_of(&args.command);
+    let name = target.name.as_deref();
+    let config = super::chosen::config(name, &target.database, program, state).await?;
     if matches!(args.command, SetupCommand::Sql(_)) && config.settings.user.is_none() {
         // SQL with a placeholder role would be run unchanged.
         return Err(ConfigError::Missing {
@@ -69,11 +70,11 @@ pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn target_and_program(command: &SetupCommand) -> (&TargetArgs, &ProgramArgs) {
+fn flags_of(command: &SetupCommand) -> (&TargetArgs, &StateArgs, &ProgramArgs) {
     match command {
-        SetupCommand::Policy(args) => (&args.target, &args.program),
-        SetupCommand::Sql(args) => (&args.target, &args.program),
-        SetupCommand::Bastion(args) => (&args.target, &args.program),
+        SetupCommand::Policy(args) => (&args.target, &args.state, &args.program),
+        SetupCommand::Sql(args) => (&args.target, &args.state, &args.program),
+        SetupCommand::Bastion(args) => (&args.target, &args.state, &args.program),
     }
 }
 
@@ -183,6 +184,7 @@ fn add_database(facts: &mut SetupFacts, database: Database) {
     facts.vpc = database.vpc;
     facts.subnets = database.subnets;
     facts.security_groups = database.security_groups;
+    facts.iam = database.iam;
 }
 
 /// Returns the key of session encryption. Few identities may read it; a denial is not an error.

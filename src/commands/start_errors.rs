@@ -10,9 +10,45 @@
 //! | `tunnel` | the same; it sends no request to AWS before it listens | everything about AWS and the far side |
 //! | `run` | everything: its caller waits for the command, which is not started (exit code 125) | nothing |
 
+use crate::admin::client;
 use crate::aws::CredentialsError;
 use crate::aws::discover::DiscoverError;
+use crate::base::quote::printable;
+use crate::cli::StateArgs;
 use crate::commands::resolve_target::LocateError;
+use crate::serving::ports::BindError;
+
+/// Names the pgiam that uses a port, in the error about a port that is in use.
+pub(super) async fn with_owner_of_port(error: anyhow::Error, state: &StateArgs) -> anyhow::Error {
+    let in_use = error
+        .downcast_ref::<BindError>()
+        .and_then(BindError::in_use);
+    let Some((port, remedy)) = in_use else {
+        return error;
+    };
+    let state_dir = super::serve::state_dir(state.state_dir.as_ref());
+    let all = client::all(state_dir.ok().flatten().as_deref()).await;
+    let mut all = all.unwrap_or_default().into_iter();
+    let owner = all.find_map(|(_, process)| {
+        let process = process
+            .ok()
+            .filter(|process| process.pid != std::process::id())?;
+        let mut targets = process.targets.iter();
+        targets.any(|target| target.port == port).then_some(process)
+    });
+    let Some(owner) = owner else { return error };
+    let targets: Vec<&str> = owner
+        .targets
+        .iter()
+        .map(|target| target.name.as_str())
+        .collect();
+    let said = error.to_string();
+    let (pid, kind, targets) = (owner.pid, &owner.kind, printable(&targets.join(", ")));
+    let first = said.lines().next().unwrap_or_default();
+    anyhow::anyhow!(
+        "{first} by pgiam {kind}, process {pid} ({targets})\nhint: stop it:\n  pgiam stop --pid {pid}\nor choose another port with {remedy}"
+    )
+}
 
 /// Effect of waiting on an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use aws_smithy_types::date_time::Format;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::chosen;
 use super::login::on_demand;
 use crate::aws::alias::Aliases;
 use crate::aws::discover;
@@ -35,7 +36,8 @@ pub async fn token(args: &TokenArgs) -> anyhow::Result<()> {
         );
     }
     let database = &args.target.database;
-    let config = super::config(args.target.name.as_deref(), database, &args.program)?;
+    let name = args.target.name.as_deref();
+    let config = chosen::config(name, database, &args.program, &args.state).await?;
     if config.settings.login.auth == Auth::Passthrough {
         bail!(
             "target \"{}\" has auth = \"passthrough\": its clients log in with passwords, not with tokens",

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 use crate::base::names::NodeId;
 use crate::base::quote::printable;
@@ -177,6 +178,28 @@ fn check_task(node: &str, task: &str) -> Result<(), String> {
         "\"{node}\" is not an ECS target; expected ecs:CLUSTER_TASK_RUNTIME, with the cluster's name, the task's ID ({TASK_ID} hexadecimal digits) \
          and the container's runtimeId.\nhint: show the runtimeId: aws ecs describe-tasks --cluster CLUSTER --tasks TASK --query \"tasks[].containers[].runtimeId\""
     ))
+}
+
+impl From<&Bastion> for WrittenBastion {
+    fn from(bastion: &Bastion) -> Self {
+        match bastion {
+            Bastion::Nodes(nodes) => {
+                Self::List(nodes.iter().map(|node| node.as_str().to_owned()).collect())
+            }
+            Bastion::Tag { key, value } => Self::Tag(format!("{key}={value}")),
+            Bastion::Auto => Self::Text(AUTO.to_owned()),
+        }
+    }
+}
+
+impl Serialize for WrittenBastion {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::List(nodes) => serializer.collect_seq(nodes),
+            Self::Tag(tag) => serializer.serialize_str(&format!("{TAG_PREFIX}{tag}")),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for WrittenBastion {

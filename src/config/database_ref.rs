@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Endpoint;
+use super::{Endpoint, EndpointKind, TargetLayer};
 
 /// Suffix of an identifier that selects the readers of a cluster.
 const READER: &str = ":reader";
@@ -44,6 +44,27 @@ impl DatabaseRef {
             Self::Identifier(identifier) => identifier.to_string(),
         }
     }
+
+    /// Adds the database to the settings of a target.
+    pub(crate) fn write(&self, layer: &mut TargetLayer) {
+        match self {
+            Self::Host(endpoint) => layer.host = Some(endpoint.to_string()),
+            Self::Identifier(identifier) => layer.db = Some(identifier.to_string()),
+        }
+    }
+
+    /// Returns `true` if both name the same database, as far as their names tell it: the host name of
+    /// an endpoint begins with the identifier of its instance, cluster or proxy.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Host(endpoint), Self::Identifier(identifier))
+            | (Self::Identifier(identifier), Self::Host(endpoint)) => {
+                RdsIdentifier::of(endpoint).as_ref() == Some(identifier)
+            }
+            (one, other) => one == other,
+        }
+    }
 }
 
 impl fmt::Display for DatabaseRef {
@@ -56,6 +77,22 @@ impl fmt::Display for DatabaseRef {
 }
 
 impl RdsIdentifier {
+    /// Returns the identifier in the host name of an endpoint; `None` for custom endpoints and names
+    /// that are not of RDS.
+    #[must_use]
+    pub fn of(endpoint: &Endpoint) -> Option<Self> {
+        let reader = match endpoint.kind() {
+            EndpointKind::Instance | EndpointKind::Cluster | EndpointKind::Proxy => false,
+            EndpointKind::Reader => true,
+            EndpointKind::Custom | EndpointKind::Dsql | EndpointKind::Other => return None,
+        };
+        let (identifier, _) = endpoint.host.split_once('.')?;
+        Some(Self {
+            identifier: identifier.to_owned(),
+            reader,
+        })
+    }
+
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (identifier, reader) = match text.strip_suffix(READER) {
             Some(identifier) => (identifier, true),

@@ -1,6 +1,6 @@
 //! Configuration errors.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::base::environment::{name_of, origin_hint};
 use crate::base::foreign_text::visible;
 use crate::base::names::TargetName;
-use crate::base::quote::shown;
+use crate::base::quote::{shell, shown};
 use crate::platform::permissions::PathError;
 
 /// Reason why the configuration cannot be used. Every message names the key and the remedy.
@@ -16,8 +16,8 @@ use crate::platform::permissions::PathError;
 pub enum ConfigError {
     /// The file cannot be read.
     #[error(
-        "cannot read the configuration file {path}: {source}{}",
-        origin_hint("config"), path = shown(.path)
+        "cannot read the configuration file {path}: {source}{}{}",
+        origin_hint("config"), missing_hint(.path, .source), path = shown(.path)
 )]
     Unreadable {
         /// Path of the file.
@@ -46,10 +46,12 @@ pub enum ConfigError {
     },
     /// No target is configured.
     #[error(
-        "no target is configured (searched: {searched}).\nhint: name a database with pgiam serve --db NAME or --host NAME.REGION.rds.amazonaws.com, \
-         or write a file with the databases found in AWS: pgiam init"
+        "no target is configured (searched: {searched}).\nhint: name a database:\n  {line}\n\
+         or write a file with the databases found in AWS:\n  pgiam init"
     )]
     NoTarget {
+        /// Command line that names a database.
+        line: &'static str,
         /// Paths that were tried, in order.
         searched: String,
     },
@@ -63,8 +65,8 @@ pub enum ConfigError {
         /// Existing names.
         known: String,
     },
-    /// The command needs one target, and there are several.
-    #[error("the file has several targets.\nhint: name one of them: {known}")]
+    /// The command needs one target, and there are several, in the file or running.
+    #[error("there are several targets.\nhint: name one of them: {known}")]
     WhichTarget {
         /// Existing names.
         known: String,
@@ -171,6 +173,17 @@ impl ConfigError {
             value: value.to_string(),
             reason: reason.into(),
         }
+    }
+}
+
+/// Returns the remedy for a file that does not exist.
+fn missing_hint(path: &Path, error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => format!(
+            "\nhint: correct the path, or write the file with the databases found in AWS:\n  pgiam init {}",
+            shell(&path.to_string_lossy())
+        ),
+        _ => String::new(),
     }
 }
 

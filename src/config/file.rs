@@ -200,7 +200,10 @@ impl ConfigFile {
             targets.insert(name_from_flags(flags, described)?, TargetLayer::default());
         }
         if targets.is_empty() {
-            return Err(ConfigError::NoTarget { searched });
+            return Err(ConfigError::NoTarget {
+                line: "pgiam serve --db NAME --user ROLE",
+                searched,
+            });
         }
         let per_database: [(&'static str, bool); 2] = [
             ("host", flags.host.is_some()),

@@ -141,6 +141,7 @@ impl ConfigFile {
         let region = layer.region.clone();
         let region = region.or_else(|| region_of_like.or(endpoint.region()).map(Region::from));
         Ok(ResolvedTarget {
+            iam_login: None,
             settings: TargetSettings::from_layer(&name, &layer)?,
             name,
             endpoint,

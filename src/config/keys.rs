@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{SocketDir, WrittenBastion, forms};
 use crate::base::names::Region;
@@ -60,7 +60,11 @@ macro_rules! keys {
         pub struct $layer {
             $($(
                 $(#[doc = $help])+
-                #[serde(default, deserialize_with = "forms::read")]
+                #[serde(
+                    default,
+                    deserialize_with = "forms::read",
+                    skip_serializing_if = "Option::is_none"
+                )]
                 pub $key: Option<keys!(@value $flag $(, $value)?)>,
             )+)+
         }
@@ -150,6 +154,7 @@ macro_rules! keys {
 
 keys! {
     /// One layer of the settings of a target, as written: `[targets.NAME]`, `[defaults]`, or flags.
+    #[derive(Serialize)]
     pub struct TargetLayer, defaults in TargetDefaults;
 
     /// Flags for the database.

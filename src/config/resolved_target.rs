@@ -12,6 +12,8 @@ pub struct ResolvedTarget {
     pub endpoint: Endpoint,
     /// Region for token signatures and the tunnel; `None`: the AWS default region.
     pub region: Option<Region>,
+    /// IAM authentication as RDS reported it at the lookup; `None` if it was not looked up.
+    pub iam_login: Option<bool>,
     /// Settings that do not depend on the endpoint.
     pub settings: TargetSettings,
 }

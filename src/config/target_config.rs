@@ -62,6 +62,19 @@ impl TargetConfig {
         Ok(config)
     }
 
+    /// Creates the target that another process serves with the settings `theirs`; `flags` take
+    /// precedence.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn of_running(
+        name: &str,
+        theirs: TargetLayer,
+        flags: TargetLayer,
+    ) -> Result<Self, ConfigError> {
+        Self::from_layer(name.to_owned(), flags.over(theirs))
+    }
+
     /// Returns the target if its endpoint needs no lookup.
     #[must_use]
     pub fn resolved(&self) -> Option<ResolvedTarget> {
@@ -86,6 +99,7 @@ impl TargetConfig {
     /// [`ConfigError::Invalid`] when the configured region is not that of the endpoint.
     pub fn resolve(&self, endpoint: Endpoint) -> Result<ResolvedTarget, ConfigError> {
         Ok(ResolvedTarget {
+            iam_login: None,
             name: self.name.clone(),
             region: self.region_of(&endpoint)?,
             endpoint,
@@ -98,6 +112,7 @@ impl TargetConfig {
     #[must_use]
     pub fn unresolved(&self) -> ResolvedTarget {
         ResolvedTarget {
+            iam_login: None,
             name: self.name.clone(),
             region: self.region.clone(),
             endpoint: Endpoint {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::via::seconds;
-use super::{ConfigError, LoginSettings, TargetDefaults, TargetLayer, Via};
+use super::{Auth, ConfigError, LoginSettings, TargetDefaults, TargetLayer, Via};
 use crate::base::names::TargetName;
 
 /// Settings of a target that do not depend on its endpoint.
@@ -56,5 +56,54 @@ impl TargetSettings {
             connect_timeout,
             login: LoginSettings::from_layer(target, layer)?,
         })
+    }
+
+    /// Returns these settings as a layer of the file, from which another process of pgiam can create
+    /// them.
+    #[must_use]
+    pub fn layer(&self) -> TargetLayer {
+        let LoginSettings {
+            auth,
+            timeout,
+            ignore_startup_parameters,
+            dns_server,
+            connection_limit,
+        } = &self.login;
+        let auth = match auth {
+            Auth::Iam => "iam",
+            Auth::Passthrough => "passthrough",
+        };
+        let route = match &self.via {
+            Via::Direct => TargetLayer {
+                via: Some("direct".to_owned()),
+                ..TargetLayer::default()
+            },
+            Via::Ssm(settings) => TargetLayer {
+                via: Some("ssm".to_owned()),
+                bastion: Some((&settings.bastion).into()),
+                document: settings.document.clone(),
+                sessions: u64::try_from(settings.sessions).ok(),
+                idle_timeout: Some(settings.idle_timeout.as_secs()),
+                warm: Some(settings.warm),
+                keep_alive: Some(settings.keep_alive),
+                dial_timeout: Some(settings.dial_timeout.as_secs()),
+                ..TargetLayer::default()
+            },
+        };
+        TargetLayer {
+            user: self.user.clone(),
+            database: self.database.clone(),
+            ca_file: self.ca_file.clone(),
+            port: Some(self.local_port),
+            profile: self.profile.clone(),
+            connect_timeout: Some(self.connect_timeout.as_secs()),
+            auth: Some(auth.to_owned()),
+            login_timeout: Some(timeout.as_secs()),
+            connection_limit: connection_limit.and_then(|limit| u64::try_from(limit).ok()),
+            ignore_startup_parameters: Some(ignore_startup_parameters.clone())
+                .filter(|names| !names.is_empty()),
+            dns_server: dns_server.map(|server| server.to_string()),
+            ..route
+        }
     }
 }

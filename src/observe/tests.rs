@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Endpoint, LoginSettings, TargetSettings, Via};
+use crate::config::{DatabaseRef, Endpoint, LoginSettings, RdsIdentifier, TargetSettings, Via};
 use crate::tunnel::{SessionState, SessionStats, TunnelTotals};
 
 mod exposition;
@@ -37,9 +37,12 @@ pub(crate) fn used(name: &str) -> TargetStatus {
     TargetStatus {
         found: true,
         identity: None,
-        stopped: false,
+        stopped: None,
         target: Arc::new(target(name)),
-        configured_as: name.to_owned(),
+        configured_as: DatabaseRef::Identifier(RdsIdentifier {
+            identifier: name.to_owned(),
+            reader: false,
+        }),
         readiness: Readiness::Up,
         failed: None,
         tunnel: TunnelStats {
@@ -54,6 +57,7 @@ pub(crate) fn used(name: &str) -> TargetStatus {
 
 pub(crate) fn target(name: &str) -> ResolvedTarget {
     ResolvedTarget {
+        iam_login: None,
         name: name.to_owned().into(),
         endpoint: Endpoint {
             host: format!("{name}.cluster-abc.eu-central-1.rds.amazonaws.com"),

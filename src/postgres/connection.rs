@@ -272,6 +272,7 @@ impl ClientConnection {
                     token_sent: login_messages.token_sent,
                     evidence: self.evidence.as_ref(),
                     open_connections: context.connection_limit.open(),
+                    iam_login: routed.target.iam_login,
                     startup: Some(&routed.startup),
                     no_default: self.no_default.as_deref(),
                 };

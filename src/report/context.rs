@@ -23,6 +23,8 @@ pub struct ErrorContext<'a> {
     pub evidence: Option<&'a TokenEvidence>,
     /// Number of open connections to the target, including this one.
     pub open_connections: usize,
+    /// IAM authentication of the database, if RDS reported it.
+    pub iam_login: Option<bool>,
     /// The startup packet as it is sent to the database.
     pub startup: Option<&'a Startup>,
     /// The target's default database, and the error that prevented its use in place of the missing
@@ -41,6 +43,7 @@ impl<'a> ErrorContext<'a> {
             token_sent: false,
             evidence: None,
             open_connections: 0,
+            iam_login: target.iam_login,
             startup: None,
             no_default: None,
         }

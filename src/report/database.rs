@@ -6,7 +6,7 @@ use super::message::{
     BROKEN, CANNOT_CONNECT, CONFIGURATION, LogLevel, Message, NOT_AUTHORIZED, NOT_SUPPORTED,
     REJECTED, Report,
 };
-use super::phrases::{CHECK_ENDPOINT, CONNECT_AGAIN, partition, quote_identifier, sentence};
+use super::phrases::{CHECK_ENDPOINT, CONNECT_AGAIN, partition, sentence};
 use super::server::server_error;
 use super::{role, token_evidence};
 
@@ -151,10 +151,8 @@ pub(super) fn upstream(error: &UpstreamError, context: Option<&ErrorContext<'_>>
         ))
         .hint(
             Hint::from(role::role_hint(context))
-                .and(role::grant_hint(user))
-                .and("If the role does not exist (names are case-sensitive), first run:")
-                .run(format!("CREATE ROLE {} LOGIN;", quote_identifier(user)))
-                .and(role::enable_iam_hint()),
+                .and(role::grant_hint(user, false))
+                .and(role::enable_iam_hint(context)),
         ),
         UpstreamError::NotPostgres(other) => {
             let place = context.map_or_else(|| "host and port".to_owned(), |context| context.target.endpoint.to_string());

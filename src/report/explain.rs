@@ -116,7 +116,7 @@ pub fn explain_iam_off(database: &Database, profile: Option<&str>) -> Explanatio
             database.identifier
         ))
         .and("The list replaces the current one; include all entries."),
-        None => enable_iam(),
+        None => Hint::from("Run:").and(enable_iam(None)),
     };
     Message::new("rds.iam-off", NOT_AUTHORIZED, message)
         .detail("Without IAM authentication, the database treats a token as an ordinary password.")

@@ -48,13 +48,17 @@ pub(super) fn login_refused(
         (None, Some(KeyState::Accepted) | None) if state == "28P01" => (
             id,
             Hint::from(role::role_hint(Some(context)))
-                .and(role::grant_hint(context.user))
+                .and(role::grant_hint(context.user, true))
                 .and("The database treated the token as an ordinary password.")
-                .and(role::enable_iam_hint()),
+                .and(role::enable_iam_hint(Some(context))),
         ),
         (None, keys) => (
             id,
             Hint::from(role::role_hint(Some(context)))
+                .and(match role::other_target_role(Some(context)) {
+                    Some(_) => format!("To log in as \"{}\" instead:", context.user),
+                    None => String::new(),
+                })
                 .and(permission_hint(context, keys.is_some())),
         ),
     };

@@ -3,7 +3,7 @@
 use crate::aws::calls::CREDENTIALS_STEP;
 use crate::base::partition::Partition;
 use crate::base::quote::shell;
-use crate::config::{Endpoint, ResolvedTarget, Via};
+use crate::config::{Endpoint, EndpointKind, RdsIdentifier, ResolvedTarget, Via};
 use crate::login::background::LOGIN_STEP;
 
 use pg_handshake::SqlState;
@@ -77,7 +77,19 @@ pub(super) fn shutting_down() -> Message {
 pub(super) fn stopped(state: SqlState, message: String) -> Message {
     Message::new("target.stopped", state, message)
         .detail("It was stopped in pgiam status --watch.")
-        .hint("Serve it again: press s there, or reload the configuration (kill -HUP PID).")
+        .hint(
+            Hint::from("To serve it again, press s there, or run:")
+                .run(reload_command(std::process::id())),
+        )
+}
+
+/// Returns the command that makes a process reload its configuration.
+#[must_use]
+pub(crate) fn reload_command(pid: u32) -> String {
+    match cfg!(unix) {
+        true => format!("kill -HUP {pid}"),
+        false => format!("pgiam stop --pid {pid}; pgiam serve"),
+    }
 }
 
 /// Formats the text of a library as a sentence, as a Detail requires (PostgreSQL docs, "Error
@@ -163,9 +175,43 @@ impl ServerErrorAddition {
 /// Remedy for a connection that breaks during its setup.
 pub(super) const CONNECT_AGAIN: &str = "Connect again. Possible causes: the database is restarting or out of memory. If the error persists, check its log and its events: `aws rds describe-events --duration 60`";
 
-/// Returns the commands that enable IAM authentication on the database.
-pub(super) fn enable_iam() -> Hint {
-    "For an instance, run: `aws rds modify-db-instance --db-instance-identifier NAME --enable-iam-database-authentication` For Aurora: `aws rds modify-db-cluster --db-cluster-identifier NAME --enable-iam-database-authentication`".into()
+/// Returns the command that enables IAM authentication on the database, as far as its name tells the
+/// kind.
+pub(super) fn enable_iam(context: Option<&ErrorContext<'_>>) -> Hint {
+    let either = "aws rds modify-db-instance --db-instance-identifier NAME --enable-iam-database-authentication";
+    let aurora = "aws rds modify-db-cluster --db-cluster-identifier NAME --enable-iam-database-authentication";
+    let Some(context) = context else {
+        return Hint::from("").run(either).and("For Aurora:").run(aurora);
+    };
+    let real = context.evidence.map(|evidence| Endpoint {
+        host: evidence.request.host.clone(),
+        port: evidence.request.port,
+    });
+    let endpoint = real.unwrap_or_else(|| context.target.endpoint.clone());
+    let region = endpoint.region().or(context.target.region.as_deref());
+    let region = region.map(|region| format!(" --region {region}"));
+    let options =
+        region.unwrap_or_default() + &profile_option(context.target.settings.profile.as_deref());
+    let named = RdsIdentifier::of(&endpoint);
+    let filled = |command: &str| match &named {
+        Some(db) => command.replace("NAME", &db.identifier) + &options,
+        None => command.to_owned() + &options,
+    };
+    match endpoint.kind() {
+        EndpointKind::Cluster | EndpointKind::Reader => Hint::from("").run(filled(aurora)),
+        EndpointKind::Custom => Hint::from("").run(aurora.to_owned() + &options),
+        EndpointKind::Proxy => {
+            "Set IAMAuth to REQUIRED in the authentication settings of the proxy.".into()
+        }
+        EndpointKind::Instance => Hint::from("")
+            .run(filled(either))
+            .and("For an instance of an Aurora cluster:")
+            .run(aurora.to_owned() + &options),
+        EndpointKind::Dsql | EndpointKind::Other => Hint::from("")
+            .run(either.to_owned() + &options)
+            .and("For Aurora:")
+            .run(aurora.to_owned() + &options),
+    }
 }
 
 /// Quotes a role name for SQL (PostgreSQL docs, "Identifiers and Key Words").

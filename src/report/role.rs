@@ -12,13 +12,12 @@ pub(super) fn other_target_role<'a>(context: Option<&ErrorContext<'a>>) -> Optio
 }
 
 /// Returns the remedy for a client that requested another role than the target's or a default
-/// role, with a trailing space; empty for others. Clients such as pgAdmin send
+/// role; empty for others. Clients such as pgAdmin send
 /// `postgres` if the user name is left empty.
 pub(super) fn role_hint(context: Option<&ErrorContext<'_>>) -> String {
-    match (other_target_role(context), context) {
-        (Some(own), Some(context)) => format!(
-            "Leave the user empty in the client, or use \"{own}\", the role of this target (psql -U {own}). To log in as \"{}\" instead: ",
-            context.user
+    match other_target_role(context) {
+        Some(own) => format!(
+            "Leave the user empty in the client, or use \"{own}\", the role of this target (psql -U {own})."
         ),
         _ => default_role_hint(context),
     }
@@ -34,20 +33,26 @@ fn default_role_hint(context: Option<&ErrorContext<'_>>) -> String {
     let own = crate::platform::os_user().is_some_and(|own| own == user);
     match own && context.target.settings.user.is_none() {
         true => format!(
-            "Set the role with --user ROLE, user = \"ROLE\" or psql -U ROLE: \"{user}\" is your user name on this machine. To log in as \"{user}\": "
+            "Set the role with --user ROLE, user = \"ROLE\" or psql -U ROLE: \"{user}\" is your user name on this machine."
         ),
         false => String::new(),
     }
 }
 
-/// Returns the statement that lets a role log in with IAM, and its side effect (RDS User Guide,
+/// Returns the statements that let a role log in with IAM, and their side effect (RDS User Guide,
 /// "Creating a database account using IAM authentication": rds_iam takes precedence over the
-/// password).
-pub(super) fn grant_hint(user: &str) -> Hint {
+/// password). `is_known`: the role exists.
+pub(super) fn grant_hint(user: &str, is_known: bool) -> Hint {
     let name = quote_identifier(user);
-    Hint::from("As an administrator, run:").run(format!("GRANT rds_iam TO {name};")).and(
-        "The role can then log in only with tokens, not with its password. Never run this for the master user; use a separate role, with the SQL of: `pgiam setup sql --user ROLE`",
-    )
+    let lead = match is_known {
+        true => Hint::from(format!("To let \"{user}\" log in, run as an administrator:")),
+        false => Hint::from(format!(
+            "To let \"{user}\" log in, run as an administrator (without the first line if the role exists; names are case-sensitive):"
+        ))
+        .run(format!("CREATE ROLE {name} LOGIN;")),
+    };
+    lead.run(format!("GRANT rds_iam TO {name};"))
+        .and("Do not run it for the master user: a role with rds_iam can log in only with tokens.")
 }
 
 /// Returns the statement that turns password logins of a role off.
@@ -56,7 +61,10 @@ pub(crate) fn allow_only_tokens(user: &str) -> Hint {
         .run(format!("GRANT rds_iam TO {};", quote_identifier(user)))
 }
 
-/// Returns the remedy for a database that accepts no tokens.
-pub(super) fn enable_iam_hint() -> Hint {
-    Hint::from("If IAM authentication is off, turn it on.").and(enable_iam())
+/// Returns the remedy for a database that may accept no tokens; empty if it is known to accept them.
+pub(super) fn enable_iam_hint(context: Option<&ErrorContext<'_>>) -> Hint {
+    if context.is_some_and(|context| context.iam_login == Some(true)) {
+        return "".into();
+    }
+    Hint::from("If IAM authentication is off, turn it on:").and(enable_iam(context))
 }

@@ -144,7 +144,9 @@ fn snapshot(name: &str, texts: &[String]) {
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!(name, texts.join("\n").trim_end()));
+    let own = format!("-HUP {}", std::process::id());
+    let text = texts.join("\n").replace(&own, "-HUP PID");
+    settings.bind(|| insta::assert_snapshot!(name, text.trim_end()));
 }
 
 #[test]
@@ -745,15 +747,27 @@ fn a_client_that_names_another_role_than_the_target_is_told_so_first() {
     );
     // The statement always comes with its side effect.
     let (before, after) = hint.split_once("GRANT rds_iam TO \"postgres\";").unwrap();
+    assert!(before.contains("To let \"postgres\" log in"), "{hint}");
     assert!(
-        before.contains("To log in as \"postgres\" instead"),
+        before.contains("\n  CREATE ROLE \"postgres\" LOGIN;\n"),
         "{hint}"
     );
-    assert!(after.contains("not with its password"), "{hint}");
+    assert!(after.contains("log in only with tokens"), "{hint}");
     assert!(
-        after.contains("Never run this for the master user"),
+        after.contains("Do not run it for the master user"),
         "{hint}"
     );
+    assert!(
+        after.contains("modify-db-cluster --db-cluster-identifier orders"),
+        "{hint}"
+    );
+    // RDS has reported that it is on.
+    let known = ErrorContext {
+        iam_login: Some(true),
+        ..context("postgres", false)
+    };
+    let hint = before_login(&wants_scram, Some(&known)).hint.unwrap();
+    assert!(!hint.contains("aws rds"), "{hint}");
     let own = before_login(&wants_scram, Some(&context("db_user", false)));
     assert!(!own.message.contains("logs in as"), "{}", own.message);
     assert!(!own.hint.unwrap().contains("Leave the user empty"));

@@ -83,6 +83,19 @@ pub enum BindError {
     },
 }
 
+impl BindError {
+    /// Returns the port that is in use, and the setting for another one.
+    #[must_use]
+    pub fn in_use(&self) -> Option<(u16, String)> {
+        match self {
+            Self::InUse { address, setting } => {
+                Some((address.port(), setting.remedy(next(address))))
+            }
+            _ => None,
+        }
+    }
+}
+
 fn has(limit: &Option<u64>) -> String {
     match limit {
         Some(limit) => format!("the limit of this process is {limit}"),

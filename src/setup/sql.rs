@@ -63,10 +63,12 @@ GRANT CONNECT ON DATABASE {database} TO {name};
         create = create(role),
         reading = reading(&name),
     );
-    let notes = vec![
+    let mut notes = vec![
         "Run it with psql or another client, in the database of the target, as the master user or another role with rds_superuser. The master user needs its password; with auth = \"passthrough\" it can log in through the same tunnel.".to_owned(),
-        "IAM authentication must be on: aws rds modify-db-cluster or modify-db-instance, with --enable-iam-database-authentication.".to_owned(),
     ];
+    if facts.iam != Some(true) {
+        notes.push("IAM authentication must be on: aws rds modify-db-cluster or modify-db-instance, with --enable-iam-database-authentication.".to_owned());
+    }
     (text, notes)
 }
 

@@ -1,8 +1,9 @@
 //! Status of a target for displays and metrics.
 
 use std::sync::{Arc, Weak};
+use std::time::SystemTime;
 
-use crate::config::ResolvedTarget;
+use crate::config::{DatabaseRef, ResolvedTarget};
 use crate::observe::{StatusSource, TargetStatus};
 use crate::targets::context::{ProtocolState, TargetContext};
 use crate::targets::served_target::ServedTarget;
@@ -12,13 +13,13 @@ impl<P: ProtocolState> StatusSource for TargetContext<P> {
     fn status(&self) -> TargetStatus {
         TargetStatus {
             target: Arc::clone(&self.target),
-            configured_as: self.target.endpoint.to_string(),
+            configured_as: DatabaseRef::Host(self.target.endpoint.clone()),
             readiness: self.transport.readiness(),
             failed: self.last_failure.get().map(Into::into),
             tunnel: self.transport.stats(),
             found: true,
             identity: self.aws.loaded_identity(),
-            stopped: false,
+            stopped: None,
         }
     }
 }
@@ -27,18 +28,18 @@ impl<P: ProtocolState> StatusSource for ServedTarget<P> {
     fn status(&self) -> TargetStatus {
         match self.ready() {
             Some(context) => TargetStatus {
-                configured_as: self.config.database_ref.written(),
+                configured_as: self.config.database_ref.clone(),
                 ..context.status()
             },
             None => TargetStatus {
                 target: Arc::new(self.provisional()),
-                configured_as: self.config.database_ref.written(),
+                configured_as: self.config.database_ref.clone(),
                 readiness: Readiness::Starting,
                 failed: self.lookup_failure().map(Into::into),
                 tunnel: TunnelStats::default(),
                 found: false,
                 identity: None,
-                stopped: false,
+                stopped: None,
             },
         }
     }
@@ -47,7 +48,8 @@ impl<P: ProtocolState> StatusSource for ServedTarget<P> {
 /// Status of a target that the owner has stopped. It does not keep the tunnel open.
 pub(crate) struct StoppedTarget<P> {
     target: Arc<ResolvedTarget>,
-    configured_as: String,
+    configured_as: DatabaseRef,
+    since: SystemTime,
     context: Weak<TargetContext<P>>,
 }
 
@@ -60,7 +62,8 @@ impl<P: ProtocolState> StoppedTarget<P> {
                 || Arc::new(served.provisional()),
                 |context| Arc::clone(&context.target),
             ),
-            configured_as: served.config.database_ref.written(),
+            configured_as: served.config.database_ref.clone(),
+            since: SystemTime::now(),
             context: context.map(Arc::downgrade).unwrap_or_default(),
         }
     }
@@ -79,7 +82,7 @@ impl<P: ProtocolState> StatusSource for StoppedTarget<P> {
                 .unwrap_or_default(),
             found: true,
             identity: None,
-            stopped: true,
+            stopped: Some(self.since),
         }
     }
 }

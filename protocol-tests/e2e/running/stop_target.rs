@@ -116,7 +116,16 @@ async fn a_target_is_stopped_and_the_others_are_not_touched() {
         let said = lab.refusal(port, database).await;
         assert!(said.contains("target \"orders\" is stopped"), "{said}");
         assert!(said.contains("[target.stopped]"), "{said}");
+        let pid = lab.world.proxy.pid().expect("it runs");
+        assert!(said.contains(&format!("kill -HUP {pid}")), "{said}");
     }
+    let shown = ask(&lab.world, &["status"]).await;
+    let remark = "target \"orders\" was stopped on request at ";
+    assert!(shown.stdout.contains(remark), "{shown:?}");
+    assert!(
+        !shown.stdout.contains("terminating connection"),
+        "{shown:?}"
+    );
     let waited = ask(&lab.world, &["wait", "orders", "--timeout", "0"]).await;
     assert!(
         waited.stderr.contains("target \"orders\" is stopped"),

@@ -115,7 +115,7 @@ fn as_many_targets_as_are_asked_for_must_be_there() {
 #[test]
 fn a_target_that_its_owner_stopped_is_not_required() {
     let stopped = |name| TargetStatus {
-        stopped: true,
+        stopped: Some(std::time::SystemTime::now()),
         ..used(name)
     };
     let context = context(vec![used("orders"), stopped("reports")]);
@@ -157,7 +157,7 @@ fn a_program_that_is_full_wants_nobody() {
     let (status, body) = get(&context, "/readiness");
     assert_eq!(status, 503);
     assert!(
-        body.starts_with("not ready: all 1 connections are in use\n"),
+        body.starts_with("not ready: the only connection is in use\n"),
         "{body}"
     );
     drop(connection);

@@ -116,6 +116,12 @@ async fn offered(mut words: Vec<OsString>, unfiltered: bool) -> Offer {
             if kind == ValueKind::Target {
                 values.retain(|target| !words[..last].iter().any(|word| *word == *target.value));
             }
+            if kind == ValueKind::Target && values.is_empty() && typed.is_empty() {
+                let databases = described(&words, &given).await;
+                if !databases.is_empty() {
+                    return Offer::Values(databases);
+                }
+            }
             if let Ok(mut wanted) = wanted.lock() {
                 wanted.values = values;
             }
@@ -133,7 +139,8 @@ async fn offered(mut words: Vec<OsString>, unfiltered: bool) -> Offer {
         found.retain(|candidate| candidate.get_value().to_string_lossy().len() > 2);
     }
     let mut values: Vec<Candidate> = found.iter().filter_map(candidate).collect();
-    let takes_words = |word: &OsString| word == "run" || word == "psql";
+    // psql takes its flags without it, and a single target is completed at once.
+    let takes_words = |word: &OsString| word == "run" || (word == "psql" && values.is_empty());
     if typed.is_empty() && last > 1 && words[1..last].iter().any(takes_words) {
         values.push(Candidate {
             value: "--".to_owned(),
@@ -141,6 +148,25 @@ async fn offered(mut words: Vec<OsString>, unfiltered: bool) -> Offer {
         });
     }
     Offer::Values(values)
+}
+
+/// Returns the databases that pgiam has seen, as flags, for a command that has no target to offer.
+async fn described(words: &[OsString], given: &Given) -> Vec<Candidate> {
+    let definition = Cli::completed();
+    let command = words
+        .get(1)
+        .and_then(|word| definition.find_subcommand(word));
+    let is_db = |arg: &clap::Arg| arg.get_long() == Some("db");
+    if !command.is_some_and(|command| command.get_arguments().any(is_db)) {
+        return Vec::new();
+    }
+    let found = sources::values(ValueKind::Database, given);
+    let found = tokio::time::timeout(DEADLINE, found).await;
+    let flag = |one: Candidate| Candidate {
+        value: format!("--db={}", one.value),
+        help: one.help,
+    };
+    found.unwrap_or_default().into_iter().map(flag).collect()
 }
 
 /// Returns the command whose arguments stand after `--`, or an empty text if the command itself

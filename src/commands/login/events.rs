@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::base::count::counted;
 use crate::base::quote::printable;
 use crate::cli::terminal::{self, DIM, HEADING, Progress, styled};
 use crate::login::browser::NoBrowser;
@@ -63,7 +64,7 @@ impl ShownEvents {
                     text.push('\n');
                 }
                 let minutes = expires_in.as_secs() / 60;
-                let note = format!("The code is valid for {minutes} minutes.");
+                let note = format!("The code is valid for {}.", counted(minutes, "minute"));
                 // Writing to a String cannot fail.
                 _ = writeln!(text, "{}", styled(DIM, note));
                 text

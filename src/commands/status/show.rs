@@ -1,6 +1,7 @@
 //! The tables of `pgiam status`.
 
 use std::fmt::Write;
+use std::time::{Duration, SystemTime};
 
 use super::rates::{ByteRate, RateMeter};
 use super::short;
@@ -9,9 +10,12 @@ use crate::admin::document::{
     TargetDocument,
 };
 use crate::admin::page_url;
+use crate::base::count::counted;
+use crate::base::local_time;
 use crate::base::quote::{clean, printable};
 use crate::cli::terminal::{self, BAD, DIM, GOOD, HEADING, Table, WARNING, styled};
 use crate::cli::wrap;
+use crate::report::reload_command;
 
 /// Returns the output width: the terminal's, unlimited in a pipe.
 pub(super) fn width() -> usize {
@@ -67,15 +71,26 @@ fn one(process: &ProcessDocument, width: usize, rates: Option<&RateMeter>) -> St
             _ = writeln!(text, "{line}");
         }
     }
-    for table in [targets, sessions, clients] {
+    // Names and IDs that are copied stay whole.
+    let clients = match clients.is_empty() {
+        true => String::new(),
+        false => clients.fitted(width).to_string(),
+    };
+    for table in [
+        targets.within(Some(width)),
+        sessions.within(Some(width)),
+        clients,
+    ] {
         if !table.is_empty() {
             // Writing to a String cannot fail.
-            _ = writeln!(text, "{}", table.fitted(width));
+            _ = writeln!(text, "{table}");
         }
     }
     for target in process.targets.iter().filter(|target| !target.ready) {
-        if let Some(error) = &target.last_error {
-            text.push_str(&trouble(target, error, width));
+        match (&target.last_error, target.stopped_seconds) {
+            (_, Some(since)) => text.push_str(&stopped(process.pid, target, since, width)),
+            (Some(error), None) => text.push_str(&trouble(target, error, width)),
+            (None, None) => {}
         }
     }
     let left_out = process
@@ -125,7 +140,8 @@ fn head(process: &ProcessDocument, width: usize) -> String {
         lines.push(format!("status page, health and metrics {url}"));
     }
     lines.push(format!(
-        "{open_connections} of {max_connections} connections"
+        "{open_connections} of {}",
+        counted(*max_connections, "connection")
     ));
     let mut text = String::new();
     for line in lines {
@@ -178,6 +194,7 @@ fn target_row(target: &TargetDocument) -> [String; 7] {
     let limit = target.connection_limit;
     let limit = limit.map(|limit| format!("/{limit}")).unwrap_or_default();
     let last = target.last_error.as_ref();
+    let last = last.filter(|_| target.stopped_seconds.is_none());
     let last = last.map(|e| format!("{} {}", e.id, age(e.age_seconds)));
     let last = last.or_else(|| target.failing.clone());
     [
@@ -243,6 +260,19 @@ fn client_row(
     row.extend(rate.map(|rate| rate.map_or_else(none, per_second)));
     row.push(age(client.age_seconds));
     row
+}
+
+/// Returns the remark about a target that the owner has stopped. Its last error is of earlier.
+fn stopped(pid: u32, target: &TargetDocument, since: f64, width: usize) -> String {
+    let at = Duration::try_from_secs_f64(since).unwrap_or_default();
+    let at = SystemTime::now().checked_sub(at).map(local_time::clock);
+    let at = at.map(|at| format!(" at {at}")).unwrap_or_default();
+    let name = &target.name;
+    let text = format!(
+        "target \"{name}\" was stopped on request{at}. To serve it again, run:\n  {}",
+        reload_command(pid)
+    );
+    wrapped(&text, width).join("\n") + "\n\n"
 }
 
 /// Returns the error of a target, with its remedy.

@@ -249,6 +249,9 @@ impl Watch {
     /// Runs pgiam to its end. Returns true if a signal ends the screen meanwhile.
     async fn child(&mut self, words: &[String]) -> std::io::Result<bool> {
         let mut command = tokio::process::Command::new(std::env::current_exe()?);
+        if let Some(dir) = &self.state_dir {
+            command.env("PGIAM_STATE_DIR", dir);
+        }
         command
             .args(words)
             .stdin(Stdio::inherit())

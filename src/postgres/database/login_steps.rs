@@ -51,6 +51,9 @@ impl PgContext {
             token_sent: login_check.is_some_and(|login_check| login_check.token_sent),
             evidence: login_check.and_then(|login_check| login_check.evidence.as_ref()),
             open_connections: 1,
+            iam_login: login_check
+                .and_then(|login_check| login_check.iam_login)
+                .or(self.target.iam_login),
             startup: login_check.map(|login_check| &login_check.routed.startup),
             no_default: None,
         }
@@ -66,6 +69,8 @@ pub(crate) struct LoginCheck {
     evidence: Option<TokenEvidence>,
     token_judged: bool,
     token_sent: bool,
+    /// IAM authentication of the database, if RDS reported it.
+    pub(crate) iam_login: Option<bool>,
 }
 
 /// An open connection to the database, before the first message.
@@ -148,6 +153,7 @@ impl LoginCheck {
             endpoint,
             routed,
             evidence: None,
+            iam_login: None,
             token_judged: false,
             token_sent: false,
         })

@@ -115,7 +115,13 @@ fn it_does_not_wrap_in_an_ordinary_terminal() {
     insta::assert_snapshot!(text);
     for width in [20, 40, 60, 100, 200] {
         let text = shown(width, Some(&rates));
-        let widest = text.lines().map(console::measure_text_width).max();
+        let is_copied = |line: &&str| line.starts_with("  ENDPOINT: ");
+        let lines = text.lines().filter(|line| !is_copied(line));
+        let widest = lines.map(console::measure_text_width).max();
+        for whole in ["dev-0123456789abcdef0123456789", "i-0123456789abcdef0"] {
+            assert!(width < 60 || text.contains(whole), "{text}");
+        }
+        assert!(!text.contains("rds.amaz…"), "{text}");
         assert!(
             width < 60 || widest.is_some_and(|widest| widest <= width),
             "{text}"
@@ -148,4 +154,34 @@ fn numbers_have_three_digits_and_a_unit() {
     ] {
         assert_eq!(age(seconds), expected);
     }
+}
+
+#[test]
+fn a_stopped_target_has_no_old_error() {
+    let mut process = busy();
+    let target = &mut process.targets[0];
+    target.state = "stopped".to_owned();
+    target.ready = false;
+    target.stopped_seconds = Some(90.0);
+    target.last_error = Some(FailureDocument {
+        id: "database.no-rds-iam".to_owned(),
+        message: "role \"x\" is not set up".to_owned(),
+        hint: Some("an old remedy".to_owned()),
+        ..FailureDocument::default()
+    });
+    let (name, pid) = (target.name.clone(), process.pid);
+    process.targets.truncate(1);
+    let text = anstream::adapter::strip_str(&one(&process, 80, None)).to_string();
+    assert!(
+        text.contains(&format!("target \"{name}\" was stopped on request at ")),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("\n  {}\n", reload_command(pid))),
+        "{text}"
+    );
+    assert!(
+        !text.contains("old remedy") && !text.contains("no-rds-iam"),
+        "{text}"
+    );
 }

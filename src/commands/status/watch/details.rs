@@ -3,6 +3,7 @@
 use crate::admin::document::{
     ConnectionDocument, FailureDocument, ProcessDocument, SessionDocument, TargetDocument,
 };
+use crate::base::count::counted;
 use crate::commands::status::show::{age, bytes};
 
 /// Returns the whole text of an error.
@@ -105,11 +106,11 @@ fn session_lines(session: &SessionDocument) -> [String; 3] {
             age(session.age_seconds)
         ),
         format!(
-            "  {} streams, {} up, {} down, resumed {} times",
-            session.streams,
+            "  {}, {} up, {} down, resumed {}",
+            counted(session.streams, "stream"),
             bytes(session.bytes_up),
             bytes(session.bytes_down),
-            session.resumes
+            counted(session.resumes, "time")
         ),
     ]
 }

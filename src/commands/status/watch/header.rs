@@ -4,6 +4,7 @@ use super::columns::{cut, text_width};
 use super::model::Model;
 use super::rows::Tone;
 use crate::admin::document::{IdentityDocument, ProcessDocument};
+use crate::base::count::counted;
 use crate::commands::status::short;
 use crate::commands::status::show::{age, per_second};
 
@@ -87,8 +88,9 @@ fn process_line(model: &Model, process: &ProcessDocument, width: usize) -> Heade
     };
     let full = process.open_connections >= process.max_connections;
     let connections = format!(
-        "{} of {} connections",
-        process.open_connections, process.max_connections
+        "{} of {}",
+        process.open_connections,
+        counted(process.max_connections, "connection")
     );
     let targets = process.targets.iter();
     let rates = targets.filter_map(|target| model.meter.target(pid, &target.name));

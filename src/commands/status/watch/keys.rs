@@ -5,6 +5,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use super::model::{Model, Pane, Request, Window};
 use super::rows::TargetRef;
 use crate::admin::ProcessKind;
+use crate::report::reload_command;
 
 /// Effect of a key outside of the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,9 @@ pub(super) enum Action {
     Run(Vec<String>),
     Send(Request),
 }
+
+/// Configuration file that stands for none.
+const NO_FILE: &str = "/dev/null";
 
 /// Keys for the last line, the most useful first.
 pub(super) const SHORT_HELP: [(&str, &str); 8] = [
@@ -168,11 +172,16 @@ fn log_in(model: &mut Model) -> Action {
 
 /// Returns the command for a target of the configuration file that its process has loaded.
 fn run_for(model: &mut Model, target: &TargetRef, command: &str) -> Action {
-    let document = model.document(target);
-    let config = document.and_then(|(process, _)| process.config.as_ref());
+    let process = model.document(target).map(|(process, _)| process);
+    let config = process.and_then(|process| process.config.as_ref());
     let Some(config) = config.map(|path| path.to_string_lossy().into_owned()) else {
         if command == "login" {
             return Action::Run(vec![command.to_owned()]);
+        }
+        if process.is_some_and(|process| process.kind == ProcessKind::Serve.as_str()) {
+            // Takes the settings of the running target.
+            let words = [command, "--config", NO_FILE, "--", &target.name];
+            return Action::Run(words.map(str::to_owned).into());
         }
         let name = &target.name;
         let text = format!("{name} is in no configuration file; pgiam {command} needs its flags");
@@ -221,7 +230,14 @@ fn stop(model: &mut Model) {
         ),
         (true, _) => (
             format!("Close the connections of {name} now?"),
-            format!("{open} connections to the stopped target are still open."),
+            format!(
+                "{} to the stopped target still open. To serve it again, press s when they are closed, or run: {}",
+                match open {
+                    1 => "1 connection is".to_owned(),
+                    _ => format!("{open} connections are"),
+                },
+                reload_command(pid)
+            ),
             Request::CloseConnections(target),
         ),
         (false, _) => (
@@ -246,7 +262,11 @@ fn fate(open: usize) -> String {
     match open {
         0 => "pgiam refuses new clients and ends the sessions of the target.".to_owned(),
         _ => format!(
-            "pgiam refuses new clients. {open} connections are open: they have the time of --drain-timeout to end, then pgiam closes them and ends the sessions of the target."
+            "pgiam refuses new clients. {} open. After --drain-timeout pgiam closes what is left, and ends the sessions of the target.",
+            match open {
+                1 => "1 connection is".to_owned(),
+                _ => format!("{open} connections are"),
+            }
         ),
     }
 }

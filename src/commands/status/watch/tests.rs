@@ -455,6 +455,17 @@ fn keys_act_on_the_selected_target() {
 }
 
 #[test]
+fn a_target_without_a_file_is_checked_by_its_running_settings() {
+    let mut model = Model::default();
+    let mut served = busy(9.0);
+    served.config = None;
+    model.read(vec![served], Vec::new());
+    let words = ["check", "--config", "/dev/null", "--", "orders"];
+    let check = Action::Run(words.map(str::to_owned).into());
+    assert_eq!(keys(&mut model, "c"), check);
+}
+
+#[test]
 fn a_process_with_one_target_is_not_stopped_by_halves() {
     let mut model = Model::default();
     let mut tunnel = busy(9.0);
