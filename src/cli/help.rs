@@ -44,6 +44,28 @@ const SELDOM: &[&str] = &[
     "drain-timeout",
 ];
 
+/// Texts of `-h`, and of a `--help` that is longer than a screen, for flags whose first sentence is
+/// long.
+const SHORT: &[(&str, &str)] = &[
+    ("bastion", "Bastion: a managed node, or auto. Default: auto"),
+    ("config", "Configuration file"),
+    ("database", "Default database"),
+    ("db", "RDS instance, Aurora cluster or RDS Proxy"),
+    ("exit-when-idle", "Stop after this time without clients"),
+    ("force", "Overwrite an existing file"),
+    ("format", "Connection format. Default: uri"),
+    ("host", "Database endpoint, or a CNAME for it"),
+    ("http-port", "Port of the status page, health and metrics"),
+    ("listen", "Local address and port"),
+    ("login", "Log in to AWS: off, or browser. Default: off"),
+    ("password-file", "File with the password of TCP clients"),
+    ("profile", "AWS profile"),
+    ("region", "AWS region"),
+    ("test", "Log in to each target once, then serve"),
+    ("user", "Database role"),
+    ("warm", "Open the first session at startup"),
+];
+
 /// Extent of a help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HelpForm {
@@ -137,7 +159,8 @@ impl HelpPage<'_> {
             HelpForm::Long => {
                 self.push_seldom(&mut page, &seldom);
                 if let Some(after) = self.command.get_after_help() {
-                    _ = writeln!(page, "\n{}", with_heading(after.to_string().trim_end()));
+                    let after = reflowed(after.to_string().trim_end(), self.width);
+                    _ = writeln!(page, "\n{}", with_heading(&after));
                 }
             }
         }
@@ -151,10 +174,20 @@ impl HelpPage<'_> {
             .filter(|arg| !arg.is_hide_set());
         let row = |arg: &Arg| Row {
             label: arg.to_string(),
-            text: text_of(arg),
+            text: self.text_of(arg),
             default: default_of(arg),
         };
         all.map(row).collect()
+    }
+
+    /// Returns the text of an argument.
+    fn text_of(&self, arg: &Arg) -> String {
+        let long = arg.get_long().unwrap_or_default();
+        let short = SHORT.iter().find(|(flag, _)| *flag == long);
+        match (self.form, short) {
+            (_, Some((_, text))) if self.is_compact => (*text).to_owned(),
+            _ => text_of(arg),
+        }
     }
 
     fn subcommands(&self) -> Vec<Row> {
@@ -199,10 +232,12 @@ impl HelpPage<'_> {
             }
             (None, _) => arg.to_string(),
         };
+        let text = self.text_of(arg);
+        let default = default_of(arg).filter(|_| !text.contains(". Default: "));
         Row {
             label,
-            text: text_of(arg),
-            default: default_of(arg),
+            text,
+            default,
         }
     }
 
@@ -217,8 +252,9 @@ impl HelpPage<'_> {
             let first = self.width.saturating_sub(2 + label + gap);
             let label = styled(CODE, &row.label);
             _ = write!(page, "  {label}{}", " ".repeat(gap));
-            if self.is_compact || measure_text_width(&row.full()) <= first {
-                _ = writeln!(page, "{}", row.one_line(first));
+            let may_cut = self.is_compact && self.form == HelpForm::Long;
+            if let Some(line) = row.one_line(first, may_cut) {
+                _ = writeln!(page, "{line}");
                 continue;
             }
             let lines = wrapped(&row.full(), &" ".repeat(column), self.width);
@@ -271,17 +307,19 @@ impl Row {
         }
     }
 
-    /// Returns the text in one line. The default stays if there is room for it.
-    fn one_line(&self, room: usize) -> String {
+    /// Returns the text in one line, if it fits. `may_cut`: it may end with a clause. The default
+    /// stays if there is room for it.
+    fn one_line(&self, room: usize, may_cut: bool) -> Option<String> {
         let full = self.full();
-        let text = measure_text_width(&self.text);
-        if measure_text_width(&full) <= room || self.default.is_none() {
-            return clause(&full, room);
+        if measure_text_width(&full) <= room || !may_cut {
+            return Some(full).filter(|full| measure_text_width(full) <= room);
         }
-        let default = measure_text_width(&full) - text;
-        match room.checked_sub(default) {
-            Some(left) if left >= room / 2 => clause(&self.text, left) + &full[self.text.len()..],
-            _ => clause(&self.text, room),
+        let default = measure_text_width(&full) - measure_text_width(&self.text);
+        let beside = room.checked_sub(default).filter(|left| *left >= room / 2);
+        let beside = beside.and_then(|left| whole_clause(&self.text, left));
+        match beside {
+            Some(text) => Some(text + &full[self.text.len()..]),
+            None => whole_clause(&self.text, room),
         }
     }
 }
@@ -335,8 +373,14 @@ fn with_heading(after: &str) -> String {
 
 /// Returns a text of one line, cut at the end of a clause if it is too long.
 pub(crate) fn clause(text: &str, room: usize) -> String {
+    let cut = || console::truncate_str(text, room, "…").into_owned();
+    whole_clause(text, room).unwrap_or_else(cut)
+}
+
+/// Returns the clauses of a text that fit in one line; `None` if the first one does not.
+fn whole_clause(text: &str, room: usize) -> Option<String> {
     if measure_text_width(text) <= room {
-        return text.to_owned();
+        return Some(text.to_owned());
     }
     let fitting = |ends: &[&str]| {
         let cuts = ends
@@ -346,9 +390,50 @@ pub(crate) fn clause(text: &str, room: usize) -> String {
             .max()
     };
     // A part of a second sentence would be no sense.
-    match fitting(&[". ", "; "]).or_else(|| fitting(&[": ", " (", ", "])) {
-        Some(at) => text[..at].to_owned(),
-        None => console::truncate_str(text, room, "…").into_owned(),
+    let end = fitting(&[". ", "; "]).or_else(|| fitting(&[": ", " (", ", "]))?;
+    Some(text[..end].to_owned())
+}
+
+/// Wraps the text below the flags, which is written for 80 columns. Commands stay whole.
+fn reflowed(text: &str, width: usize) -> String {
+    if text.lines().all(|line| measure_text_width(line) <= width) {
+        return text.to_owned();
+    }
+    let (mut lines, mut sentences) = (Vec::new(), String::new());
+    for line in text.lines() {
+        let is_prose = !line.is_empty() && !line.starts_with(' ');
+        if is_prose {
+            sentences = format!("{sentences} {line}");
+        }
+        if !sentences.is_empty() && (!is_prose || line.ends_with([':', '.'])) {
+            let wrapped = wrapped(sentences.trim(), "", width);
+            lines.extend(wrapped.iter().map(Line::plain));
+            sentences.clear();
+        }
+        if !is_prose {
+            lines.extend(example(line, width));
+        }
+    }
+    lines.extend(wrapped(sentences.trim(), "", width).iter().map(Line::plain));
+    lines.join("\n").trim_end().to_owned()
+}
+
+/// Returns a line with a command. A description that does not fit stands below it.
+fn example(line: &str, width: usize) -> Vec<String> {
+    let command = line.trim_start();
+    match command.split_once("  ") {
+        Some((command, text)) if measure_text_width(line) > width => {
+            let mut lines = vec![format!("  {command}")];
+            let text = wrapped(text.trim(), "      ", width);
+            lines.extend(text.iter().map(Line::plain));
+            lines
+        }
+        // The second line of a description.
+        None if measure_text_width(line) > width && line.len() - command.len() > 2 => {
+            let text = wrapped(command, "      ", width);
+            text.iter().map(Line::plain).collect()
+        }
+        _ => vec![line.to_owned()],
     }
 }
 
@@ -360,9 +445,38 @@ mod tests {
     /// Terminal of the bound.
     const WIDTH: usize = 100;
     fn page(words: &str) -> String {
+        page_in(words, WIDTH)
+    }
+
+    fn page_in(words: &str, width: usize) -> String {
         let words: Vec<OsString> = words.split(' ').map(OsString::from).collect();
-        let text = text(&Cli::definition(), &words, WIDTH);
+        let text = text(&Cli::definition(), &words, width);
         anstream::adapter::strip_str(&text).to_string()
+    }
+
+    #[test]
+    fn no_text_is_cut_at_any_width() {
+        for command in all_commands() {
+            for width in [60, 80, WIDTH] {
+                for form in ["-h", "--help"] {
+                    let page = page_in(&format!("{command} {form}"), width);
+                    for line in page.lines() {
+                        // Commands to copy stay whole.
+                        let is_example = line.starts_with("  ") && line.contains("pgiam ");
+                        let fits = measure_text_width(line) <= width;
+                        assert!(fits || is_example, "{command} {form} at {width}: {line}");
+                        // `i-…` is a value.
+                        let is_cut = !is_example && (line.ends_with('…') || line.contains("…. "));
+                        assert!(!is_cut, "{command} {form} at {width}: {line}");
+                    }
+                    let is_short = form == "-h";
+                    assert!(
+                        !is_short || !page.contains('…'),
+                        "{command} at {width}:\n{page}"
+                    );
+                }
+            }
+        }
     }
 
     /// Returns the command lines of all commands, with `pgiam` itself.

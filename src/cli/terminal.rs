@@ -67,14 +67,14 @@ pub fn stdout_width() -> Option<usize> {
 }
 
 /// Returns the number of columns for a help on standard output: the width of the terminal, at most
-/// [`WIDEST_HELP`], which is also the width without a terminal.
+/// [`WIDEST_HELP`], which is also the width without a terminal. In a pipe to a pager, standard error
+/// may be the terminal.
 pub(super) fn help_width() -> usize {
-    match console::Term::stdout().size_checked() {
-        Some((_, columns)) if io::stdout().is_terminal() => {
-            usize::from(columns).clamp(NARROWEST, WIDEST_HELP)
-        }
-        _ => WIDEST_HELP,
-    }
+    let size = console::Term::stdout().size_checked();
+    let of_stdout = size.filter(|_| io::stdout().is_terminal());
+    let columns = of_stdout.map(|(_, columns)| usize::from(columns));
+    let columns = columns.or_else(stderr_width).unwrap_or(WIDEST_HELP);
+    columns.clamp(NARROWEST, WIDEST_HELP)
 }
 
 /// Returns the number of columns of the terminal that standard error is; `None` if it is none.
