@@ -354,35 +354,32 @@ async fn a_configuration_that_is_no_text_file_is_refused_at_once() {
     assert!(made.expect("mkfifo").success());
     let huge = std::fs::File::create(place.path("huge")).expect("a file");
     huge.set_len(1 << 40).expect("its length");
-    let utf16: Vec<u8> = target(5433)
-        .encode_utf16()
-        .flat_map(u16::to_le_bytes)
-        .collect();
-    place.write("utf16", [&b"\xff\xfe"[..], &utf16].concat());
-    place.write("bare", &utf16);
+    let text = target(5433);
+    let units = text.chars().map(u32::from);
+    let utf32: Vec<u8> = units.flat_map(u32::to_le_bytes).collect();
+    place.write("utf32", utf32);
     for (path, expected) in [
         ("pipe", "is not a regular file"),
         ("/dev/zero", "is not a regular file"),
         (".", "is not a regular file"),
         ("huge", "is longer than 1048576 bytes"),
-        (
-            "utf16",
-            "UTF-16 (little endian), the default of > in Windows PowerShell",
-        ),
-        ("bare", "UTF-16 (little endian)"),
+        ("utf32", "its encoding is UTF-32"),
     ] {
         let ran = place.refused(&["serve", "--config", path], |_| {}).await;
         assert!(ran.stderr.contains(expected), "{path}: {ran:?}");
         assert_eq!(ran.code, Some(2), "{ran:?}");
     }
-    // With a byte order mark, and lines that end as on Windows.
+    // With a byte order mark, and lines that end as on Windows; and as Windows PowerShell writes it.
     let port = free_port();
     let text = format!("\u{feff}{}", target(port).replace('\n', "\r\n"));
-    place.write("pgiam.toml", text);
-    Serving::start(place.command(&["serve"]), port)
-        .await
-        .stop()
-        .await;
+    let utf16 = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for bytes in [text.clone().into_bytes(), utf16] {
+        place.write("pgiam.toml", bytes);
+        Serving::start(place.command(&["serve"]), port)
+            .await
+            .stop()
+            .await;
+    }
 }
 
 #[tokio::test]

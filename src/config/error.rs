@@ -28,8 +28,8 @@ pub enum ConfigError {
     /// The file is refused: it is a pipe, a directory, too long, or open to other users.
     #[error("{}{}", .0, origin_hint("config"))]
     Refused(Arc<PathError>),
-    /// The file is not UTF-8 text.
-    #[error("{path} is not UTF-8 text: {reason}", path = shown(.path))]
+    /// The file is neither UTF-8 nor UTF-16.
+    #[error("{path} is not text: {reason}", path = shown(.path))]
     Encoding {
         /// Path of the file.
         path: PathBuf,
