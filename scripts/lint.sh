@@ -78,7 +78,7 @@ lint() {
     (cd protocol-tests/judges/postgres-suites && sh -n prepare && sh -n newer-libpq)
     (cd protocol-tests/judges/completions && bash -n ask.bash)
     if have shellcheck; then
-        shellcheck -x dev scripts/*.sh .ci/run deploy/container/image-root
+        shellcheck -x dev scripts/*.sh .ci/run deploy/container/image-root protocol-tests/judges/windows/pgiam
         (cd protocol-tests/judges/postgres-suites && shellcheck prepare newer-libpq)
         (cd protocol-tests/judges/clients/shell && shellcheck -x -- *.sh)
     fi

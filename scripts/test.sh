@@ -1,7 +1,14 @@
 # shellcheck shell=sh
 # ./dev test
 
+. scripts/windows.sh
+
 run_tests() {
+    if [ "${1:-}" = --windows ]; then
+        shift
+        test_windows "$@"
+        return
+    fi
     full=''
     if [ "${1:-}" = --full ]; then
         full=--full

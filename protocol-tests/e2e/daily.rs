@@ -43,13 +43,13 @@ fn write(path: &Path, text: &str) {
 }
 
 /// AWS and a database, for a program that is started by each test, with the ordinary file in its folder.
-struct Lab {
-    database: RdsDatabase,
-    sandbox: Sandbox,
+pub(crate) struct Lab {
+    pub(crate) database: RdsDatabase,
+    pub(crate) sandbox: Sandbox,
 }
 
 impl Lab {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let (sandbox, database) = behind(&Setup::default()).await;
         write(&sandbox.dir().join("pgiam.toml"), &ordinary_config());
         Self { database, sandbox }
@@ -60,7 +60,7 @@ impl Lab {
         psql.display().to_string()
     }
 
-    async fn close(self) {
+    pub(crate) async fn close(self) {
         let left = self.sandbox.open_sessions();
         assert_eq!(left, Vec::<String>::new(), "left at AWS");
         self.database.stop().await.expect("the server stops");

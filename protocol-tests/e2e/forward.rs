@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use protocol_tests::aws::events::Event;
 use protocol_tests::aws::sandbox::Sandbox;
-use protocol_tests::harness::program::{Launch, Proxy, clean_env};
+use protocol_tests::harness::program::{Launch, Proxy, clean_env, stop_signal};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -366,7 +366,7 @@ async fn a_stop_waits_for_what_is_open_and_then_ends_with_success() {
     let mut world = World::start(echo_server().await, &args).await;
     let mut client = world.connect().await;
     echoed(&mut client, b"before").await;
-    world.tunnel.signal(Signal::SIGTERM).expect("it runs");
+    world.tunnel.signal(stop_signal()).expect("it runs");
     let port = world.tunnel.port();
     eventually("the port is closed", || {
         let address = (Ipv4Addr::LOCALHOST, port);
@@ -392,7 +392,7 @@ async fn a_second_signal_hurries() {
         .tunnel
         .wait_log("waiting for open connections", PATIENCE);
     assert!(waits.await.is_some());
-    world.tunnel.signal(Signal::SIGTERM).expect("it runs");
+    world.tunnel.signal(stop_signal()).expect("it runs");
     let limit = Duration::from_secs(20);
     let status = world.tunnel.wait_end(limit).await.expect("it ends");
     assert!(status.success(), "{status}");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use protocol_tests::aws::events::Event;
+use protocol_tests::harness::program::stop_signal;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::shell::{Shell, numbered, running, streaming};
@@ -69,7 +70,7 @@ async fn sigterm_without_connections_ends_at_once() {
     world.query("select 1").await;
     world.wait_no_backends().await;
     let begun = Instant::now();
-    world.proxy.signal(Signal::SIGTERM).expect("pgiam runs");
+    world.proxy.signal(stop_signal()).expect("pgiam runs");
     let status = world.proxy.wait_end(PATIENCE).await.expect("pgiam ends");
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     assert_eq!(status.code(), Some(0));
@@ -98,7 +99,7 @@ async fn open_sessions_are_told_that_the_proxy_stops() {
     idle_tls.backend().await;
     let asleep = sleeper(&world).await;
 
-    world.proxy.signal(Signal::SIGTERM).expect("pgiam runs");
+    world.proxy.signal(stop_signal()).expect("pgiam runs");
     // It is told without having to ask.
     let ran = asleep.end().await;
     assert!(ran.stderr.starts_with(SHUTTING_DOWN), "{ran:?}");
@@ -125,7 +126,7 @@ async fn a_stop_in_the_middle_of_a_result_puts_nothing_into_it() {
     let stuck = "select exists (select from pg_stat_activity \
                  where application_name = 'slow' and wait_event = 'ClientWrite')";
     world.wait_sql_steady(stuck, 30).await;
-    world.proxy.signal(Signal::SIGTERM).expect("pgiam runs");
+    world.proxy.signal(stop_signal()).expect("pgiam runs");
     let status = world.proxy.wait_end(PATIENCE).await.expect("pgiam ends");
     assert_eq!(status.code(), Some(0));
 
@@ -152,7 +153,7 @@ async fn a_session_that_ends_by_itself_ends_the_drain() {
     let waiting = "select exists (select from pg_stat_activity where wait_event = 'advisory')";
     world.wait_sql(waiting).await;
 
-    world.proxy.signal(Signal::SIGTERM).expect("pgiam runs");
+    world.proxy.signal(stop_signal()).expect("pgiam runs");
     assert!(world.proxy.wait_log(DRAINING, PATIENCE).await.is_some());
     let ran = world.psql(&["-c", "select 1"]).await;
     assert!(ran.stderr.contains("pgiam is shutting down"), "{ran:?}");
@@ -192,7 +193,7 @@ async fn a_login_under_way_is_told_as_well_and_its_session_ended() {
     let connected = world.sandbox.events().wait_for(connected, PATIENCE).await;
     assert!(connected.is_some());
 
-    world.proxy.signal(Signal::SIGTERM).expect("pgiam runs");
+    world.proxy.signal(stop_signal()).expect("pgiam runs");
     let ran = psql.await.expect("psql runs");
     let told = "FATAL:  target \"orders\": terminating connection because pgiam is shutting down\n\
                 HINT:  Connect again after pgiam has restarted. [server.shutdown]\n";

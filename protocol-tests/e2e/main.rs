@@ -28,3 +28,4 @@ mod shell;
 mod support;
 mod tunnel;
 mod upstream;
+mod windows;

@@ -2,7 +2,8 @@
 //! program in front of it, and psql.
 
 use std::net::{IpAddr, ToSocketAddrs as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use protocol_tests::aws::events::Event;
@@ -23,9 +24,14 @@ pub(crate) const BASTION: &str = "i-0123456789abcdef0";
 /// For things that happen at once on a quiet machine and may take their time on a busy one.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The real program, built by Cargo for this test.
+/// The real program, built by Cargo for this test, or the one for Windows: see
+/// [`windows`](crate::windows).
 pub(crate) fn pgiam() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_pgiam"))
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| match program::windows() {
+        Some(folder) => folder.join("pgiam"),
+        None => PathBuf::from(env!("CARGO_BIN_EXE_pgiam")),
+    });
+    &PROGRAM
 }
 
 /// How a world differs from the ordinary one.
@@ -152,7 +158,7 @@ impl World {
             database,
             sandbox,
         } = self;
-        proxy.stop().await.expect("pgiam ends on SIGTERM");
+        proxy.stop().await.expect("pgiam ends on its signal");
         assert_eq!(
             sandbox.open_sessions(),
             Vec::<String>::new(),

@@ -63,7 +63,7 @@ async fn every_command_has_a_help_with_examples() {
     assert_eq!(commands, expected);
     for name in &commands {
         let help = said(&[name, "--help"]).await;
-        assert_eq!(help.code, Some(0), "{name}");
+        assert_eq!(help.code, Some(0), "{name}: {help:?}");
         assert!(
             help.stdout.contains("Usage: pgiam "),
             "{name}: {}",

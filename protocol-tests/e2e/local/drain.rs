@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use protocol_tests::harness::program;
 use tokio::process::Command;
 
@@ -21,7 +20,10 @@ async fn only_cancels_are_served_and_nobody_late_is_waited_for() {
     session.query(SLEEP).await;
     world.wait_sql(&running(session.pid, "pg_sleep")).await;
 
-    world.proxy.signal(Signal::SIGTERM).expect("pgiam runs");
+    world
+        .proxy
+        .signal(program::stop_signal())
+        .expect("pgiam runs");
     let draining = "waiting for open connections";
     assert!(world.proxy.wait_log(draining, PATIENCE).await.is_some());
 

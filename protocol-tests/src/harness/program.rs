@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -15,8 +15,27 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How long `pgiam` may take to end after SIGTERM.
+/// How long `pgiam` may take to end after [`stop_signal`].
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// Names the folder of the Windows program that takes the place of the native one.
+const WINDOWS: &str = "PGIAM_WINDOWS";
+
+/// The folder that `./dev test --windows` has made: the Windows program, Wine's drives, and a script
+/// that runs the one in the other. `None` in all other tests.
+#[must_use]
+pub fn windows() -> Option<PathBuf> {
+    std::env::var_os(WINDOWS).map(PathBuf::from)
+}
+
+/// Asks the program under test to end in order: SIGTERM, or for a Windows program SIGINT, which Wine
+/// turns into Ctrl-C.
+#[must_use]
+pub fn stop_signal() -> Signal {
+    match windows() {
+        Some(_) => Signal::SIGINT,
+        None => Signal::SIGTERM,
+    }
+}
 
 /// What to start.
 #[derive(Debug)]
@@ -77,7 +96,7 @@ impl Proxy {
             .env("NO_PROXY", "localhost,127.0.0.1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            // Ctrl-C is for us; pgiam gets SIGTERM when its turn has come.
+            // Ctrl-C is for us; pgiam gets its signal when its turn has come.
             .process_group(0)
             .kill_on_drop(true);
         if launch.collect_log {
@@ -190,28 +209,31 @@ impl Proxy {
         self.log.borrow().join("\n")
     }
 
-    /// SIGTERM, and SIGKILL when that does not help in time.
+    /// [`stop_signal`], and SIGKILL when that does not help in time.
     ///
     /// # Errors
     /// When it did not end by itself, or not with success.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         // Without an id it has ended already, and has been waited for.
         let pid = self.child.id();
+        let signal = stop_signal();
         if let Some(pid) = pid {
-            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
+            let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
         }
         let ended: Result<ExitStatus, _> = match timeout(STOP_DEADLINE, self.child.wait()).await {
             Ok(ended) => ended,
             Err(_) => {
                 self.child.kill().await?;
-                bail!("pgiam did not end within {STOP_DEADLINE:?} after SIGTERM");
+                bail!("pgiam did not end within {STOP_DEADLINE:?} after {signal}");
             }
         };
         match ended? {
             status if status.success() || pid.is_none() => Ok(()),
-            // It had no time to learn what SIGTERM asks of it.
-            status if status.signal() == Some(15) && self.ready_line.is_empty() => Ok(()),
-            status => bail!("pgiam ended with {status} after SIGTERM"),
+            // It had no time to learn what the signal asks of it.
+            status if status.signal() == Some(signal as i32) && self.ready_line.is_empty() => {
+                Ok(())
+            }
+            status => bail!("pgiam ended with {status} after {signal}"),
         }
     }
 }
