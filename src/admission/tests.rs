@@ -4,10 +4,13 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+#[cfg(target_os = "linux")]
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+#[cfg(target_os = "linux")]
 use tokio::time::timeout;
 
 use super::guard::judge;

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+#[cfg(unix)]
 use self::open::failed;
 pub use self::open::{CheckedDir, contents, examine, open, read};
 use crate::base::quote;

@@ -1,14 +1,18 @@
 //! Credentials that cannot be signed with, from each source, and programs that print them.
 
 use std::process::Stdio;
+#[cfg(target_os = "linux")]
 use std::time::Duration;
 
 use tokio::process::Command;
+#[cfg(target_os = "linux")]
 use tokio::time::timeout;
 
 use super::Record;
 use super::aws::no_keys;
-use crate::support::{PATIENCE, Setup, World, by_shell, eventually, ordinary_config, pgiam, run};
+#[cfg(target_os = "linux")]
+use crate::support::{PATIENCE, eventually};
+use crate::support::{Setup, World, by_shell, ordinary_config, pgiam, run};
 
 /// What may be in no log and no answer: it stands in each of the values.
 const HIDDEN: &str = "hiddenvalue";
