@@ -1,5 +1,5 @@
 //! HTTP server of the program itself. On a TCP port, if one is configured, it serves health endpoints
-//! and metrics to all clients, and to programs of its own user a page with the status. On a Unix
+//! and metrics to all clients, and to programs of its own user a page with the status. On a control
 //! socket that is private to this user it also serves the requests of `pgiam status` and `pgiam
 //! stop`.
 
@@ -25,7 +25,8 @@ use tracing::{debug, info, warn};
 use crate::admission::{self, Entrance, Guard, KnownOwners, Listening};
 use crate::base::names::TargetName;
 use crate::observe::Observed;
-use crate::platform::{descriptors, socket};
+use crate::platform::descriptors;
+use crate::platform::socket::control::{self, ControlListener};
 use http::EntranceKind;
 
 /// The running command.
@@ -166,7 +167,7 @@ impl AdminServer {
     ) -> Result<Self, AdminError> {
         let listener = options.http.map(|http| listen(http.address)).transpose()?;
         let http = listener.as_ref().and_then(|l| l.local_addr().ok());
-        let control = options.control_dir.as_deref().and_then(control);
+        let control = options.control_dir.as_deref().and_then(listen_for_control);
         let peer_check = options.http.is_some_and(|http| http.peer_check);
         let context = Arc::new(AdminContext {
             kind: options.kind,
@@ -259,8 +260,8 @@ fn listen(address: SocketAddr) -> Result<Listening, AdminError> {
     })
 }
 
-fn control(dir: &Path) -> Option<socket::UnixSocket> {
-    match socket::control::bind(dir) {
+fn listen_for_control(dir: &Path) -> Option<ControlListener> {
+    match control::bind(dir) {
         Ok(socket) => {
             debug!(path = %socket.path().display(), "listening on the control socket");
             Some(socket)

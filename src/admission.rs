@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 use crate::platform::peer::is_loopback;
+use crate::platform::user::UserId;
 
 pub use entrance::{Entrance, Listening, Listens, Verdict};
 pub use guard::{Guard, KnownOwners, Told};
@@ -37,10 +38,10 @@ pub enum Arrival {
         /// Local address of the connection.
         ours: SocketAddr,
     },
-    /// A connection over a Unix socket.
-    Unix {
-        /// User id of the client's process.
-        uid: u32,
+    /// A connection over a Unix socket, or over the control pipe of Windows.
+    Local {
+        /// User of the client's process.
+        user: UserId,
     },
 }
 
@@ -56,7 +57,7 @@ impl Arrival {
     pub fn is_of_this_machine(&self) -> bool {
         match self {
             Self::Tcp { peer, ours } => is_of_this_machine(*ours, *peer),
-            Self::Unix { .. } => true,
+            Self::Local { .. } => true,
         }
     }
 }
@@ -71,7 +72,7 @@ impl fmt::Display for Arrival {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp { peer, .. } => peer.fmt(f),
-            Self::Unix { .. } => f.write_str("[local]"), // As in PostgreSQL's own log.
+            Self::Local { .. } => f.write_str("[local]"), // As in PostgreSQL's own log.
         }
     }
 }
@@ -82,10 +83,10 @@ pub enum Refusal {
     /// The client belongs to another user.
     #[error("the client belongs to user id {peer}, and pgiam runs as {own}")]
     Foreign {
-        /// User id of the client.
-        peer: u32,
-        /// User id of pgiam.
-        own: u32,
+        /// User of the client.
+        peer: UserId,
+        /// User of pgiam.
+        own: UserId,
     },
     /// The system did not report the client's owner.
     #[error("cannot look up the owner of the client: {0}")]

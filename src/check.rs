@@ -80,8 +80,7 @@ impl CheckStep {
         let tunnel = matches!(config.settings.via, Via::Ssm(_));
         let iam = config.settings.login.auth == Auth::Iam;
         let all = [
-            // Windows has no control sockets.
-            (Self::Running, cfg!(unix)),
+            (Self::Running, true),
             (Self::Credentials, true),
             (Self::Clock, true),
             (Self::Endpoint, true),

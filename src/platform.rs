@@ -10,10 +10,16 @@ pub mod job_control;
 pub mod peer;
 pub mod permissions;
 pub mod process_group;
+#[cfg(windows)]
+mod processes;
 pub mod program;
 pub mod service;
 pub mod service_manager;
+mod signals;
 pub mod socket;
+pub mod user;
+
+pub use signals::{ForwardedSignals, HangUp, StopSignals, signal_of};
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -114,93 +120,6 @@ pub fn write_private_file(path: &Path, contents: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Signals that are passed on to a child command. They include the signals that stop pgiam: the
-/// command decides how to react.
-#[derive(Debug)]
-pub struct ForwardedSignals {
-    #[cfg(unix)]
-    all: Vec<(u8, tokio::signal::unix::Signal)>,
-}
-
-impl ForwardedSignals {
-    /// Starts listening: from here on none of these signals kills the process.
-    ///
-    /// # Errors
-    /// When the handlers cannot be installed.
-    pub fn install() -> io::Result<Self> {
-        #[cfg(unix)]
-        {
-            use rustix::process::Signal;
-            use tokio::signal::unix::{SignalKind, signal};
-            let wanted = [
-                Signal::HUP,
-                Signal::INT,
-                Signal::QUIT,
-                Signal::TERM,
-                Signal::USR1,
-                Signal::USR2,
-            ];
-            let all = wanted.into_iter().map(|wanted| {
-                let number = wanted.as_raw();
-                let received = signal(SignalKind::from_raw(number))?;
-                Ok((u8::try_from(number).unwrap_or(u8::MAX), received))
-            });
-            let all = all.collect::<io::Result<_>>()?;
-            Ok(Self { all })
-        }
-        #[cfg(not(unix))]
-        Ok(Self {})
-    }
-
-    /// Waits for the next signal and returns its number. Cancel-safe.
-    pub async fn next(&mut self) -> u8 {
-        #[cfg(unix)]
-        {
-            std::future::poll_fn(|cx| {
-                for (number, received) in &mut self.all {
-                    if received.poll_recv(cx).is_ready() {
-                        return std::task::Poll::Ready(*number);
-                    }
-                }
-                std::task::Poll::Pending
-            })
-            .await
-        }
-        #[cfg(not(unix))]
-        {
-            // An error here means no console is attached: then Ctrl-C cannot be pressed.
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-            2
-        }
-    }
-
-    /// Sends a signal to a process. Signals that the terminal sends to its whole foreground group
-    /// (Ctrl-C and the like) have reached the process already and are skipped; on Windows all of
-    /// them.
-    pub fn forward(signal: u8, pid: u32) {
-        #[cfg(unix)]
-        {
-            use rustix::process::{Pid, Signal, kill_process};
-            let by_terminal = [Signal::INT, Signal::QUIT]
-                .iter()
-                .any(|key| key.as_raw() == i32::from(signal));
-            if by_terminal && is_in_front() {
-                return;
-            }
-            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-            let signal = Signal::from_named_raw(i32::from(signal));
-            if let (Some(pid), Some(signal)) = (pid, signal) {
-                // It may have ended just now.
-                _ = kill_process(pid, signal);
-            }
-        }
-        #[cfg(not(unix))]
-        let _ = (signal, pid);
-    }
-}
-
 /// Returns `true` if the terminal that this process was started from is gone; `false` if it was
 /// started without one. `was_there` says which.
 #[must_use]
@@ -229,100 +148,4 @@ pub fn is_in_front() -> bool {
     }
     #[cfg(not(unix))]
     true
-}
-
-/// Returns the signal that ended a process, if one did.
-#[must_use]
-pub fn signal_of(status: std::process::ExitStatus) -> Option<u8> {
-    #[cfg(unix)]
-    {
-        let signal = std::os::unix::process::ExitStatusExt::signal(&status)?;
-        u8::try_from(signal).ok()
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = status;
-        None
-    }
-}
-
-/// The signal to reload the configuration: SIGHUP, if the system has it.
-#[derive(Debug)]
-pub struct HangUp {
-    #[cfg(unix)]
-    hang_up: tokio::signal::unix::Signal,
-}
-
-impl HangUp {
-    /// Starts listening: from here on the signal no longer kills the process.
-    ///
-    /// # Errors
-    /// When the handler cannot be installed.
-    pub fn install() -> io::Result<Self> {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            let hang_up = signal(SignalKind::hangup())?;
-            Ok(Self { hang_up })
-        }
-        #[cfg(not(unix))]
-        Ok(Self {})
-    }
-
-    /// Waits for the next signal; forever on systems without it. Cancel-safe.
-    pub async fn next(&mut self) {
-        #[cfg(unix)]
-        {
-            self.hang_up.recv().await;
-        }
-        #[cfg(not(unix))]
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Signals that stop the program.
-#[derive(Debug)]
-pub struct StopSignals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl StopSignals {
-    /// Starts listening: from here on the signals no longer kill the process by default.
-    ///
-    /// # Errors
-    /// When the handlers cannot be installed.
-    pub fn install() -> io::Result<Self> {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            Ok(Self {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-            })
-        }
-        #[cfg(not(unix))]
-        Ok(Self {})
-    }
-
-    /// Waits for the next signal and returns its name. Cancel-safe.
-    pub async fn next(&mut self) -> &'static str {
-        #[cfg(unix)]
-        {
-            tokio::select! {
-                _ = self.terminate.recv() => "SIGTERM",
-                _ = self.interrupt.recv() => "SIGINT",
-            }
-        }
-        #[cfg(not(unix))]
-        {
-            // An error here means no console is attached: then Ctrl-C cannot be pressed.
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-            "Ctrl-C"
-        }
-    }
 }

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::{AdminContext, page_url, reachable};
 use crate::admission::{Arrival, Refusal};
+use crate::platform::user::UserId;
 
 /// Fetch Metadata Request Headers, 2.3.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -38,10 +39,10 @@ pub(super) enum Denial {
     /// The client belongs to another user.
     #[error("the client runs as user id {peer}, and pgiam as {own}")]
     Foreign {
-        /// User id of the client.
-        peer: u32,
-        /// User id of pgiam.
-        own: u32,
+        /// User of the client.
+        peer: UserId,
+        /// User of pgiam.
+        own: UserId,
     },
     /// The owner of the client was not found.
     #[error("{0}")]

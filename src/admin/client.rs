@@ -1,18 +1,21 @@
 //! Client for the control sockets of running pgiams.
 
+use std::io::ErrorKind::{ConnectionRefused, NotFound};
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1::handshake;
+use hyper_util::rt::TokioIo;
 use thiserror::Error;
 
 use super::document::ProcessDocument;
 use crate::platform::socket::control::{self, ExistingSocket};
 
 /// Timeout of one request.
-#[cfg(unix)]
 const DEADLINE: Duration = Duration::from_secs(3);
 /// Maximum bytes of an answer: some thousand connections.
-#[cfg(unix)]
 const MOST: usize = 16 * 1024 * 1024;
 
 /// Reason for a missing answer.
@@ -27,38 +30,21 @@ pub enum AskError {
     /// The answer is not a valid status.
     #[error("cannot parse its answer; possible cause: another version of pgiam")]
     Answer(#[from] serde_json::Error),
-    /// This operating system has no control sockets.
-    #[error("control sockets are not supported on this system")]
-    Unsupported,
 }
 
 /// Returns every running pgiam of this user, by process id, and those that did not answer.
-///
-/// # Errors
-/// [`AskError::Unsupported`] on systems without control sockets. (Windows: untested.)
-pub async fn all(state_dir: Option<&Path>) -> Result<StatusAnswers, AskError> {
-    let asked = found(state_dir)?.into_iter().map(async |found| {
+pub async fn all(state_dir: Option<&Path>) -> StatusAnswers {
+    let asked = control::all(state_dir).into_iter().map(async |found| {
         let status = status(&found).await;
         (found, status)
     });
     let mut all = futures_util::future::join_all(asked).await;
     all.retain(|(_, status)| !matches!(status, Err(AskError::Gone)));
-    Ok(all)
+    all
 }
 
 /// Statuses of processes.
 pub type StatusAnswers = Vec<(ExistingSocket, Result<ProcessDocument, AskError>)>;
-
-/// Returns the control sockets of this user. Only a request shows whether a process serves one.
-///
-/// # Errors
-/// The same as those of [`all`].
-pub fn found(state_dir: Option<&Path>) -> Result<Vec<ExistingSocket>, AskError> {
-    match cfg!(unix) {
-        true => Ok(control::all(state_dir)),
-        false => Err(AskError::Unsupported),
-    }
-}
 
 /// Returns the status of a process.
 ///
@@ -98,19 +84,10 @@ pub async fn reload(which: &ExistingSocket) -> Result<(), AskError> {
 
 /// Returns `true` if the process still serves its socket.
 pub async fn is_there(which: &ExistingSocket) -> bool {
-    #[cfg(unix)]
-    {
-        tokio::net::UnixStream::connect(&which.path).await.is_ok()
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = which;
-        false
-    }
+    control::connect(which).await.is_ok()
 }
 
-#[cfg(unix)]
-async fn ask(process: &ExistingSocket, method: &str, path: &str) -> Result<bytes::Bytes, AskError> {
+async fn ask(process: &ExistingSocket, method: &str, path: &str) -> Result<Bytes, AskError> {
     let conversation = converse(process, method, path);
     let answer = tokio::time::timeout(DEADLINE, conversation).await;
     answer.unwrap_or_else(|_| {
@@ -119,22 +96,11 @@ async fn ask(process: &ExistingSocket, method: &str, path: &str) -> Result<bytes
     })
 }
 
-#[cfg(unix)]
-async fn converse(
-    process: &ExistingSocket,
-    method: &str,
-    path: &str,
-) -> Result<bytes::Bytes, AskError> {
-    use std::io::ErrorKind::{ConnectionRefused, NotFound};
-
-    use http_body_util::{BodyExt, Empty, Limited};
-    use hyper::client::conn::http1::handshake;
-    use hyper_util::rt::TokioIo;
-
+async fn converse(process: &ExistingSocket, method: &str, path: &str) -> Result<Bytes, AskError> {
     fn silent(error: impl std::fmt::Display) -> AskError {
         AskError::Silent(error.to_string())
     }
-    let stream = tokio::net::UnixStream::connect(&process.path).await;
+    let stream = control::connect(process).await;
     let stream = stream.map_err(|error| match error.kind() {
         ConnectionRefused | NotFound => AskError::Gone,
         _ => silent(error),
@@ -144,7 +110,7 @@ async fn converse(
         .method(method)
         .uri(path)
         .header(hyper::header::HOST, "pgiam")
-        .body(Empty::<bytes::Bytes>::new())
+        .body(Empty::<Bytes>::new())
         .map_err(silent)?;
     let answered = async {
         let response = sender.send_request(request).await.map_err(silent)?;
@@ -160,9 +126,4 @@ async fn converse(
     // The connection has to be polled together with the answer.
     let (answer, _) = tokio::join!(answered, connection);
     answer
-}
-
-#[cfg(not(unix))]
-async fn ask(_: &ExistingSocket, _: &str, _: &str) -> Result<bytes::Bytes, AskError> {
-    Err(AskError::Unsupported)
 }

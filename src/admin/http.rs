@@ -74,8 +74,8 @@ pub(super) async fn answer(
             }
             Verdict::Refused(client) if client.is_quiet() => {}
             Verdict::Refused(client) => match client.refusal() {
-                Refusal::Foreign { peer: uid, .. } => warn!(
-                    uid,
+                Refusal::Foreign { peer, .. } => warn!(
+                    uid = peer.uid(),
                     "refused a request of another user at the control socket"
                 ),
                 refusal => warn!(reason = %refusal, "refused a connection"),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::ProcessKind;
-use super::client::{self, AskError};
+use super::client;
 use super::document::{ProcessDocument, TargetDocument};
 use crate::aws::profile_in_effect;
 use crate::config::{ConfigError, DatabaseRef, TargetConfig, TargetLayer};
@@ -22,11 +22,9 @@ pub struct RunningTarget {
 }
 
 impl RunningTarget {
-    /// Returns the targets of this user's servers. Empty on systems without control sockets.
-    /// Processes that do not answer are left out.
+    /// Returns the targets of this user's servers. Processes that do not answer are left out.
     pub async fn all(state_dir: Option<&Path>) -> Vec<Self> {
-        let asked: Result<_, AskError> = client::all(state_dir).await;
-        let processes = asked.unwrap_or_default().into_iter();
+        let processes = client::all(state_dir).await.into_iter();
         let processes = processes.filter_map(|(_, status)| status.ok());
         processes.flat_map(Self::of).collect()
     }

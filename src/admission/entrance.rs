@@ -1,5 +1,5 @@
-//! Accepting connections. Only this file and the Unix socket's own call `accept`; a test checks
-//! that.
+//! Accepting connections. Only this file, the Unix socket and the named pipe call `accept`; a test
+//! checks that.
 
 use std::future::Future;
 use std::io;
@@ -20,6 +20,8 @@ use crate::base::jitter::doubled;
 #[cfg(unix)]
 use crate::platform::descriptors;
 use crate::platform::socket::UnixSocket;
+#[cfg(windows)]
+use crate::platform::socket::control::{ControlListener, ControlStream};
 use crate::tunnel::direct;
 
 /// Initial and maximum pause after a failed accept for lack of descriptors or memory, which do not
@@ -74,6 +76,8 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for super::Listening {}
     impl Sealed for super::UnixSocket {}
+    #[cfg(windows)]
+    impl Sealed for super::ControlListener {}
 }
 
 /// A socket that accepts connections.
@@ -110,8 +114,19 @@ impl Listens for UnixSocket {
     type Stream = TcpStream;
 
     async fn next(&self) -> io::Result<(Self::Stream, Arrival)> {
-        let (stream, uid) = self.accept().await?;
-        Ok((stream, Arrival::Unix { uid }))
+        let (stream, user) = self.accept().await?;
+        Ok((stream, Arrival::Local { user }))
+    }
+}
+
+/// The control socket of other systems is a Unix socket.
+#[cfg(windows)]
+impl Listens for ControlListener {
+    type Stream = ControlStream;
+
+    async fn next(&self) -> io::Result<(ControlStream, Arrival)> {
+        let (stream, user) = self.accept().await?;
+        Ok((stream, Arrival::Local { user }))
     }
 }
 
@@ -203,7 +218,7 @@ impl<L: Listens> Entrance<L> {
                 None
             }
             // The peer of a Unix socket is always known.
-            (None, Arrival::Unix { .. }) => None,
+            (None, Arrival::Local { .. }) => None,
         }
     }
 

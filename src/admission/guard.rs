@@ -12,7 +12,8 @@ use tracing::warn;
 use super::{Arrival, Refusal, is_of_this_machine};
 use crate::base::event_limit::{EventDecision, EventLimiter};
 use crate::platform::descriptors;
-use crate::platform::peer::{self, OwnerLookup, PeerOwner};
+use crate::platform::peer::{KNOWS_TCP_OWNERS, OwnerLookup, PeerOwner};
+use crate::platform::user::{UserId, own_user};
 
 /// Maximum number of refusals within [`WINDOW`] that are answered and logged. Connections beyond it
 /// are closed and counted: otherwise another user could fill the log, and keep an answer in
@@ -26,8 +27,8 @@ const COMPLAINT: Duration = Duration::from_secs(10);
 /// Decides which connections are admitted. Entrances with the same clients share one guard.
 #[derive(Debug)]
 pub struct Guard {
-    /// User id of the admitted clients; `None`: all clients are admitted.
-    own: Option<u32>,
+    /// User of the admitted clients; `None`: all clients are admitted.
+    own: Option<UserId>,
     /// All clients are admitted; [`Guard::is_owners`] decides when a request needs it.
     decides_later: bool,
     /// Connections that would take one of the last descriptors are refused.
@@ -44,11 +45,11 @@ pub struct Guard {
 /// Clients whose owner [`Guard::of_clients`] knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KnownOwners {
-    /// All clients of this machine.
+    /// Clients of this machine, as far as the system reports them.
     All,
     /// Clients of the Unix sockets.
     OfUnixSockets,
-    /// None, with `peer_check = false` or on a system without user ids.
+    /// None, with `peer_check = false` or on a system without users.
     None,
 }
 
@@ -56,8 +57,8 @@ impl KnownOwners {
     /// Returns the clients whose owner a guard knows with this `peer_check`.
     #[must_use]
     pub fn with(peer_check: bool) -> Self {
-        match peer::own_uid().filter(|_| peer_check) {
-            Some(_) if peer::KNOWS_TCP_OWNERS => Self::All,
+        match own_user().filter(|_| peer_check) {
+            Some(_) if KNOWS_TCP_OWNERS => Self::All,
             Some(_) => Self::OfUnixSockets,
             None => Self::None,
         }
@@ -116,7 +117,7 @@ impl Guard {
     /// Admits the clients of pgiam's user; with `peer_check = false` all clients.
     #[must_use]
     pub fn of_clients(peer_check: bool) -> Self {
-        let own = peer_check.then(peer::own_uid).flatten();
+        let own = peer_check.then(own_user).flatten();
         let lookup = match own {
             Some(_) => OwnerLookup::open(),
             None => OwnerLookup::default(),
@@ -128,7 +129,7 @@ impl Guard {
     /// last descriptors.
     #[must_use]
     pub fn of_control() -> Self {
-        Self::new(peer::own_uid(), false, OwnerLookup::default())
+        Self::new(own_user(), false, OwnerLookup::default())
     }
 
     /// Admits all clients to public information, also with the last descriptors and without a
@@ -154,11 +155,11 @@ impl Guard {
             (Some(judged), _) => judged,
             (None, Arrival::Tcp { peer, ours }) => self.judge_by_tables((ours, peer), None).await,
             // The peer of a Unix socket is always known.
-            (None, Arrival::Unix { .. }) => Ok(false),
+            (None, Arrival::Local { .. }) => Ok(false),
         }
     }
 
-    fn new(own: Option<u32>, keeps_reserve: bool, lookup: OwnerLookup) -> Self {
+    fn new(own: Option<UserId>, keeps_reserve: bool, lookup: OwnerLookup) -> Self {
         Self {
             own,
             decides_later: false,
@@ -214,7 +215,7 @@ impl Guard {
             return Some(Ok(false));
         };
         match arrival {
-            Arrival::Unix { uid } => Some(judge(Ok(PeerOwner::User(uid)), own, true)),
+            Arrival::Local { user } => Some(judge(Ok(PeerOwner::User(user)), own, true)),
             Arrival::Tcp { peer, ours } => {
                 let owner = self.lookup.at_once(ours, peer)?;
                 Some(judge(Ok(owner), own, is_of_this_machine(ours, peer)))
@@ -297,7 +298,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// authenticated by the password.
 pub(super) fn judge(
     owner: io::Result<PeerOwner>,
-    own: u32,
+    own: UserId,
     is_of_this_machine: bool,
 ) -> Result<bool, Refusal> {
     match owner {

@@ -16,10 +16,13 @@ use tokio::time::timeout;
 use super::guard::judge;
 use super::*;
 use crate::platform::peer::{PeerOwner, own_uid};
+use crate::platform::user::{UserId, own_user};
+
+const OWN: UserId = UserId::Uid(1000);
 
 fn judged(owner: PeerOwner, ours: &str, peer: &str) -> Result<bool, Refusal> {
     let local = is_of_this_machine(ours.parse().unwrap(), peer.parse().unwrap());
-    judge(Ok(owner), 1000, local)
+    judge(Ok(owner), OWN, local)
 }
 
 /// Pairs of addresses that only a client of this machine can have, and below them a pair of another
@@ -38,7 +41,7 @@ const ELSEWHERE: (&str, &str) = ("192.0.2.2:5433", "198.51.100.7:54000");
 fn only_ones_own_are_admitted_whatever_their_address() {
     for (ours, peer) in HERE.into_iter().chain([ELSEWHERE]) {
         assert_eq!(
-            judged(PeerOwner::User(1000), ours, peer).ok(),
+            judged(PeerOwner::User(OWN), ours, peer).ok(),
             Some(true),
             "{peer}"
         );
@@ -48,10 +51,11 @@ fn only_ones_own_are_admitted_whatever_their_address() {
             "{peer}"
         );
         // Root (0) is another user, too.
-        for other in [1001, 0] {
+        let system = UserId::Sid("S-1-5-18".parse().unwrap());
+        for other in [UserId::Uid(1001), UserId::Uid(0), system] {
             let foreign = judged(PeerOwner::User(other), ours, peer).unwrap_err();
             assert!(
-                matches!(foreign, Refusal::Foreign { peer, own: 1000 } if peer == other),
+                matches!(foreign, Refusal::Foreign { peer, own: OWN } if peer == other),
                 "{peer}: {foreign}"
             );
         }
@@ -77,10 +81,10 @@ fn clients_that_must_be_here_and_are_not_known_are_refused() {
     );
     let unreadable = || Err(io::ErrorKind::PermissionDenied.into());
     assert!(matches!(
-        judge(unreadable(), 1000, true),
+        judge(unreadable(), OWN, true),
         Err(Refusal::Unknown(_))
     ));
-    assert_eq!(judge(unreadable(), 1000, false).ok(), Some(false));
+    assert_eq!(judge(unreadable(), OWN, false).ok(), Some(false));
 }
 
 /// Applies to any address: without descriptors the owner is unknown, and "its own user only" would
@@ -90,12 +94,12 @@ fn clients_that_must_be_here_and_are_not_known_are_refused() {
 fn want_of_descriptors_is_its_own_refusal() {
     use rustix::io::Errno;
     for local in [true, false] {
-        let refused = judge(Err(Errno::MFILE.into()), 1000, local).unwrap_err();
+        let refused = judge(Err(Errno::MFILE.into()), OWN, local).unwrap_err();
         assert!(
             matches!(refused, Refusal::OutOfDescriptors { limit } if limit == descriptors_limit()),
             "{refused}"
         );
-        let refused = judge(Err(Errno::NFILE.into()), 1000, local).unwrap_err();
+        let refused = judge(Err(Errno::NFILE.into()), OWN, local).unwrap_err();
         assert!(
             matches!(refused, Refusal::OutOfDescriptors { limit: None }),
             "{refused}"
@@ -110,8 +114,8 @@ fn descriptors_limit() -> Option<u64> {
 
 #[test]
 fn the_last_descriptors_are_for_health_and_control() {
-    let arrival = Arrival::Unix {
-        uid: own_uid().unwrap_or_default(),
+    let arrival = Arrival::Local {
+        user: own_user().unwrap(),
     };
     let refused = Guard::of_clients(true).judge(arrival, Some(1024));
     assert!(
@@ -132,8 +136,8 @@ fn the_last_descriptors_are_for_health_and_control() {
 #[test]
 #[cfg(unix)]
 fn another_users_client_is_refused_at_a_unix_socket_whatever_is_configured_for_control() {
-    let other = Arrival::Unix {
-        uid: own_uid().unwrap().wrapping_add(1),
+    let other = Arrival::Local {
+        user: UserId::Uid(own_uid().unwrap().wrapping_add(1)),
     };
     for guard in [Guard::of_clients(true), Guard::of_control()] {
         let judged = guard.judge(other, None);
@@ -160,7 +164,7 @@ async fn an_own_client_comes_in_as_the_owners() {
     let Verdict::Admitted(admitted) = entrance.next().await else {
         panic!("it is ours");
     };
-    assert!(admitted.is_owners() || cfg!(not(target_os = "linux")));
+    assert!(admitted.is_owners());
     let from = client.local_addr().unwrap();
     assert_eq!(admitted.arrival().to_string(), from.to_string());
     assert!(admitted.into_stream().nodelay().unwrap(), "it is tuned");
@@ -216,8 +220,8 @@ async fn http_clients_are_admitted_before_their_owner_is_looked_up() {
         matches!(
             judged,
             Err(Refusal::Foreign {
-                peer: 12_345,
-                own: 0
+                peer: UserId::Uid(12_345),
+                own: UserId::Uid(0)
             })
         ),
         "{judged:?}"
@@ -242,8 +246,8 @@ async fn refusals_beyond_the_limit_are_closed_and_do_not_hold_up_the_owner() {
         assert!(matches!(
             refused.refusal(),
             Refusal::Foreign {
-                peer: 12_345,
-                own: 0
+                peer: UserId::Uid(12_345),
+                own: UserId::Uid(0)
             }
         ));
         told.push(refused);
@@ -280,14 +284,14 @@ async fn a_flood_of_clients_that_are_gone_is_heard_and_does_not_fill_the_log() {
     let logged = told.iter().filter(|told| !told.is_quiet());
     assert_eq!(logged.count(), 64);
     // It does not count against the limit of other refusals.
-    let foreign = guard.tells(&Refusal::Foreign { peer: 1, own: 0 }, false);
+    let foreign = guard.tells(&foreign_client(), false);
     assert!(!foreign.unwrap().is_quiet());
 }
 
 #[tokio::test]
 async fn strangers_that_are_told_hold_a_small_share_of_the_descriptors() {
     let guard = Guard::of_clients(true).with_places(2);
-    let foreign = || Refusal::Foreign { peer: 1, own: 0 };
+    let foreign = foreign_client;
     let none = || Refusal::OutOfDescriptors { limit: None };
     assert!(guard.tells(&foreign(), true).is_none(), "not the last ones");
     let places = [(); 2].map(|()| guard.tells(&foreign(), false).unwrap());
@@ -296,6 +300,11 @@ async fn strangers_that_are_told_hold_a_small_share_of_the_descriptors() {
     assert!(guard.tells(&Refusal::Gone, true).is_some());
     drop(places);
     assert!(guard.tells(&foreign(), false).is_some());
+}
+
+fn foreign_client() -> Refusal {
+    let (peer, own) = (UserId::Uid(1), UserId::Uid(0));
+    Refusal::Foreign { peer, own }
 }
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -321,8 +330,9 @@ fn program_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 #[test]
 fn nothing_else_accepts_connections() {
     // The last one only takes the browser that returns from a login, and gives it no data.
-    const ACCEPTS: [&str; 3] = [
+    const ACCEPTS: [&str; 4] = [
         "admission/entrance.rs",
+        "platform/socket/pipe.rs",
         "platform/socket/unix.rs",
         "login/callback.rs",
     ];

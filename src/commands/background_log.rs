@@ -55,12 +55,16 @@ fn predecessor(path: &Path) -> PathBuf {
 }
 
 /// Detaches this process from its terminal, and begins a new log file whenever the current one is
-/// full or has been removed. The outputs of this process are in that file already.
+/// full or has been removed; on Windows only at the next start. The outputs of this process are in
+/// that file already.
 ///
 /// # Errors
 /// Any error of the system.
 pub(super) fn begin(path: &Path) -> anyhow::Result<()> {
     background::detach().context("cannot run in the background")?;
+    if !background::CAN_REDIRECT {
+        return Ok(());
+    }
     let path = path.to_owned();
     tokio::spawn(async move {
         let mut look = interval(LOOK);

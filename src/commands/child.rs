@@ -152,9 +152,7 @@ async fn follow(mut child: Child, signals: &mut ChildSignals) -> io::Result<Exit
         tokio::select! {
             status = child.wait() => return status,
             signal = signals.next() => {
-                if let Some(pid) = child.id() {
-                    ForwardedSignals::forward(signal, pid);
-                }
+                ForwardedSignals::forward(signal, &mut child);
             }
         }
     }
@@ -162,13 +160,12 @@ async fn follow(mut child: Child, signals: &mut ChildSignals) -> io::Result<Exit
 
 /// Returns the exit code that a shell would return.
 fn code(status: ExitStatus) -> u8 {
-    if let Some(code) = status.code() {
-        // Windows has codes that do not fit; those are still failures.
-        return u8::try_from(code).unwrap_or(exit::FAILED);
+    if let Some(signal) = platform::signal_of(status) {
+        return exit::SIGNALLED.saturating_add(signal);
     }
-    platform::signal_of(status).map_or(exit::FAILED, |signal| {
-        exit::SIGNALLED.saturating_add(signal)
-    })
+    // Windows has codes that do not fit; those are still failures.
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    code.unwrap_or(exit::FAILED)
 }
 
 #[cfg(test)]

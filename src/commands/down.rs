@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::serve::state_dir;
-use super::status::{asked, end_all};
+use super::status::end_all;
 use crate::admin::ProcessKind;
+use crate::admin::client;
 use crate::admin::document::ProcessDocument;
 use crate::cli::terminal;
 use crate::cli::{DownArgs, exit};
@@ -12,11 +13,11 @@ use crate::cli::{DownArgs, exit};
 /// Ends the servers that `pgiam up` started.
 ///
 /// # Errors
-/// This system has no control sockets.
+/// The terminal cannot be written to.
 pub async fn down(args: &DownArgs) -> anyhow::Result<u8> {
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
     let (mut chosen, mut others) = (Vec::new(), Vec::new());
-    for (found, status) in asked(state_dir.as_deref()).await? {
+    for (found, status) in client::all(state_dir.as_deref()).await {
         let Ok(process) = status else { continue };
         if is_chosen(&process, &args.targets) {
             chosen.push(found);

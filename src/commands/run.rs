@@ -107,7 +107,7 @@ impl RunningServer {
             kind: ProcessKind::Run,
             config: None,
             http: None,
-            control_dir: platform::socket::default_dir(state_dir.as_deref()),
+            control_dir: platform::socket::run_dir(state_dir.as_deref()),
             log: None,
         };
         let controls = ControlRequests {

@@ -300,7 +300,7 @@ fn administer(
         kind: ProcessKind::Serve,
         config: configured.file.clone(),
         http,
-        control_dir: platform::socket::default_dir(state_dir),
+        control_dir: platform::socket::run_dir(state_dir),
         log: log.map(Path::to_owned),
     };
     let controls = ControlRequests {

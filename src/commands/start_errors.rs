@@ -28,7 +28,7 @@ pub(super) async fn with_owner_of_port(error: anyhow::Error, state: &StateArgs) 
     };
     let state_dir = super::serve::state_dir(state.state_dir.as_ref());
     let all = client::all(state_dir.ok().flatten().as_deref()).await;
-    let mut all = all.unwrap_or_default().into_iter();
+    let mut all = all.into_iter();
     let owner = all.find_map(|(_, process)| {
         let process = process
             .ok()

@@ -7,12 +7,11 @@ mod watch;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::serve::state_dir;
 use crate::admin::ProcessKind;
-use crate::admin::client::{self, AskError, StatusAnswers};
+use crate::admin::client::{self, AskError};
 use crate::admin::document::ProcessDocument;
 use crate::base::foreign_text::visible_json;
 use crate::cli::exit;
@@ -34,7 +33,7 @@ const NONE_RUNS: &str = "pgiam: pgiam is not running\nhint: start it:\n  pgiam s
 /// Prints the status of the running processes.
 ///
 /// # Errors
-/// This system has no control sockets, or standard output cannot be written to.
+/// Standard output cannot be written to.
 pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
     if args.watch {
@@ -73,9 +72,15 @@ fn has_connections(processes: &[ProcessDocument]) -> bool {
 fn none_answers(failed: &StatusFailure) -> String {
     match failed.first() {
         None => NONE_RUNS.to_owned(),
-        Some((pid, AskError::Silent(_))) => format!(
-            "pgiam: no running pgiam process answers\nhint: if process {pid} is suspended, resume it: kill -CONT {pid}; if it hangs, end it: kill {pid}"
-        ),
+        Some((pid, AskError::Silent(_))) => {
+            let remedy = match cfg!(windows) {
+                true => format!("if process {pid} hangs, end it: taskkill /F /PID {pid}"),
+                false => format!(
+                    "if process {pid} is suspended, resume it: kill -CONT {pid}; if it hangs, end it: kill {pid}"
+                ),
+            };
+            format!("pgiam: no running pgiam process answers\nhint: {remedy}")
+        }
         Some((pid, _)) => format!(
             "pgiam: process {pid} is running, but its status cannot be parsed\nhint: use the version of pgiam that it was started with"
         ),
@@ -90,7 +95,7 @@ async fn running(
     state_dir: Option<&Path>,
 ) -> anyhow::Result<(Vec<ProcessDocument>, StatusFailure)> {
     let (mut processes, mut failed) = (Vec::new(), Vec::new());
-    for (found, status) in asked(state_dir).await? {
+    for (found, status) in client::all(state_dir).await {
         match status {
             Ok(process) => processes.push(process),
             Err(error) => {
@@ -102,16 +107,10 @@ async fn running(
     Ok((processes, failed))
 }
 
-pub(super) async fn asked(state_dir: Option<&Path>) -> anyhow::Result<StatusAnswers> {
-    client::all(state_dir)
-        .await
-        .context("cannot find running pgiam processes")
-}
-
 /// Waits until the targets are ready.
 ///
 /// # Errors
-/// This system has no control sockets.
+/// The terminal cannot be written to.
 pub async fn wait(args: &WaitArgs) -> anyhow::Result<u8> {
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
     let limit = Duration::from_secs(args.timeout);
@@ -119,7 +118,7 @@ pub async fn wait(args: &WaitArgs) -> anyhow::Result<u8> {
     let progress = Progress::start("waiting for pgiam");
     loop {
         let (mut processes, mut silent) = (Vec::new(), None);
-        for (found, status) in asked(state_dir.as_deref()).await? {
+        for (found, status) in client::all(state_dir.as_deref()).await {
             match status {
                 Ok(process) => processes.push(process),
                 Err(_) => silent = Some(found.pid),
@@ -193,12 +192,12 @@ fn not_ready(target: &crate::admin::document::TargetDocument) -> String {
 /// Stops the selected processes.
 ///
 /// # Errors
-/// This system has no control sockets.
+/// The terminal cannot be written to.
 pub async fn stop(args: &StopArgs) -> anyhow::Result<u8> {
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
     let mut all = Vec::new();
     let mut left = Vec::new();
-    for (found, status) in asked(state_dir.as_deref()).await? {
+    for (found, status) in client::all(state_dir.as_deref()).await {
         match choice(args, found.pid, status.as_ref().ok()) {
             StopAction::Stop => all.push(found),
             StopAction::Leave(words) => left.push(words),

@@ -67,7 +67,7 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
         kind: ProcessKind::Tunnel,
         config,
         http: None,
-        control_dir: platform::socket::default_dir(state_dir.as_deref()),
+        control_dir: platform::socket::run_dir(state_dir.as_deref()),
         log: None,
     };
     let admin = AdminServer::start(options, Arc::clone(&observed), controls)?;

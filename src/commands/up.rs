@@ -14,8 +14,9 @@ use super::connection_string::client_host;
 use super::login::on_demand::{self, needs_aws};
 use super::reload::LoadedConfiguration;
 use super::serve::state_dir;
-use super::status::{asked, short};
+use super::status::short;
 use crate::admin::ProcessKind;
+use crate::admin::client;
 use crate::admin::document::{ProcessDocument, TargetDocument};
 use crate::base::quote::{clean, shell};
 use crate::cli::terminal::{self, GOOD, Progress, Table, WARNING, styled};
@@ -32,11 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 /// An invalid configuration, a failed login, or no program to start.
 pub async fn up(args: &ServeArgs) -> anyhow::Result<u8> {
-    if !cfg!(unix) {
-        bail!(
-            "pgiam up is not supported on this system\nhint: start pgiam at login instead:\n  pgiam service install"
-        );
-    }
     let configured = LoadedConfiguration::load(args)?;
     let targets = configured.valid_targets()?;
     let host = client_host(configured.serve.addresses.as_slice());
@@ -73,7 +69,7 @@ async fn start(dir: &Path, log: &Path, host: &str) -> anyhow::Result<u8> {
     let started = tokio::select! {
         started = started(dir, &mut child) => started?,
         signal = signals.next() => {
-            background::terminate(child.id());
+            background::terminate(&mut child);
             bail!("stopped by {signal}");
         }
     };
@@ -138,7 +134,7 @@ async fn started(dir: &Path, child: &mut Child) -> anyhow::Result<Started> {
             let code = status.code().and_then(|code| u8::try_from(code).ok());
             return Ok(Started::Ended(code.unwrap_or(exit::FAILED)));
         }
-        let all = asked(Some(dir)).await?.into_iter();
+        let all = client::all(Some(dir)).await.into_iter();
         let mut processes = all.filter_map(|(_, status)| status.ok());
         let own = processes.find(|process| process.pid == child.id());
         if let Some(process) = own.filter(|process| process.state == "serving") {
@@ -166,7 +162,7 @@ async fn running(
             && names.is_subset(&own)
             && config.map(std::path::absolute).and_then(Result::ok) == file
     };
-    let all = asked(Some(dir)).await?.into_iter();
+    let all = client::all(Some(dir)).await.into_iter();
     let mut processes = all.filter_map(|(_, status)| status.ok());
     Ok(processes.find(serves))
 }

@@ -333,10 +333,9 @@ keys! {
     /// Flag for logins to AWS.
     pub struct BrowserFlags in "Tunnel and AWS" {
         /// When the SSO session of a profile has ended: off, or browser, which lets the first client
-        /// of your own user open your browser for a login, and waits for it. It requires peer_check
-        /// and a display; on macOS it works for clients of the Unix socket only, on Windows not at
-        /// all. Also shows a desktop notification 5 minutes before a session ends that cannot be
-        /// renewed. Default: off.
+        /// of your own user open your browser for a login, and waits for it. It requires peer_check,
+        /// a display, and a client whose owner the system reports. Also shows a desktop notification
+        /// 5 minutes before a session ends that cannot be renewed. Default: off.
         // Off, because any program of the user that connects could otherwise open windows.
         #[arg(env = "PGIAM_LOGIN", value_name = "METHOD")]
         login: String,

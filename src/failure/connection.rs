@@ -17,6 +17,7 @@ use crate::base::background::TaskStopped;
 use crate::config::{ConfigError, EndpointKind};
 use crate::failure::route::RouteError;
 use crate::failure::setup::SetupError;
+use crate::platform::user::UserId;
 use crate::tls::upstream::UpstreamTlsError;
 use crate::tunnel::{Readiness, TunnelError};
 use pg_handshake::scram::ScramError;
@@ -72,10 +73,10 @@ pub enum ConnectionError {
     /// The client belongs to another user.
     #[error("the client belongs to user id {peer}, and pgiam runs as {own}")]
     ForeignPeer {
-        /// User id of the client.
-        peer: u32,
-        /// User id of this process.
-        own: u32,
+        /// User of the client.
+        peer: UserId,
+        /// User of this process.
+        own: UserId,
     },
     /// A password message of the client is malformed.
     #[error(transparent)]

@@ -2,30 +2,40 @@
 //! connect.
 //!
 //! A Unix socket reports its peer's user by itself (`socket::peer_uid`). A TCP connection
-//! does not; on Linux the kernel's socket tables do, as long as both ends are in one network
-//! namespace.
+//! does not; the system's table of TCP sockets does, as long as both ends are in one network
+//! namespace. On Windows the table has processes, and their users are looked up.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 #[cfg(target_os = "linux")]
 use std::sync::PoisonError;
 
+use super::user::UserId;
+
 /// This operating system reports the owners of TCP connections.
-pub const KNOWS_TCP_OWNERS: bool = cfg!(target_os = "linux");
+pub const KNOWS_TCP_OWNERS: bool = cfg!(any(target_os = "linux", target_os = "macos", windows));
 
 /// Owner of the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerOwner {
-    /// The socket belongs to this user id, as seen from pgiam's user namespace.
-    User(u32),
+    /// The socket belongs to this user, as seen from pgiam's user namespace.
+    User(UserId),
     /// The socket has no owner any more: the client has closed it, although its data may still be
     /// unread here.
     Gone,
     /// The kernel lists no such socket: it is on another machine or in another network namespace,
     /// the addresses were translated on the path, or the client has reset the connection.
     NotListed,
-    /// This operating system does not report owners.
+    /// This operating system does not report this owner.
     Unknown,
+}
+
+/// The two ends of a connection from the view of the client's socket.
+#[cfg(any(target_os = "linux", target_os = "macos", windows))]
+#[derive(Clone, Copy, Debug)]
+struct SocketPair {
+    local: SocketAddr,
+    remote: SocketAddr,
 }
 
 /// Returns the effective user id of this process; `None` on systems without user ids (Windows).
@@ -50,12 +60,13 @@ pub fn is_loopback(addr: IpAddr) -> bool {
 
 /// Looks up owners of the sockets at the other ends of TCP connections.
 ///
-/// Linux only, untested elsewhere: other systems return [`PeerOwner::Unknown`].
+/// Linux, Windows and macOS; other systems return [`PeerOwner::Unknown`]. So do Windows and macOS
+/// for a socket that they do not list. (macOS: untested.)
 #[derive(Debug, Default)]
 pub struct OwnerLookup {
     #[cfg(target_os = "linux")]
     diag: std::sync::OnceLock<Option<std::sync::Mutex<diag::SocketDiag>>>,
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "macos", windows))]
     tables: std::sync::OnceLock<reader::TableReader>,
 }
 
@@ -76,7 +87,7 @@ impl OwnerLookup {
     pub fn at_once(&self, ours: SocketAddr, peer: SocketAddr) -> Option<PeerOwner> {
         #[cfg(target_os = "linux")]
         {
-            let pair = table::SocketPair {
+            let pair = SocketPair {
                 local: peer,
                 remote: ours,
             };
@@ -94,32 +105,33 @@ impl OwnerLookup {
         #[cfg(not(target_os = "linux"))]
         {
             let _ = (ours, peer);
-            Some(PeerOwner::Unknown)
+            (!KNOWS_TCP_OWNERS).then_some(PeerOwner::Unknown)
         }
     }
 
-    /// Finds the owner in the kernel's tables of all TCP sockets (proc(5), `/proc/net/tcp`), for
-    /// systems without [`OwnerLookup::at_once`] and for sockets that it does not find.
+    /// Finds the owner in the system's tables of all TCP sockets (on Linux proc(5),
+    /// `/proc/net/tcp`), for systems without [`OwnerLookup::at_once`] and for sockets that it does
+    /// not find.
     ///
-    /// A thread reads the tables for all lookups that wait at that moment. A reading takes about 2
-    /// ms, in which the kernel walks its hash table, and 7 µs more for every socket of the machine
-    /// (measured with 20,000 on a busy machine). Must be called inside a Tokio runtime.
+    /// A thread reads the tables for all lookups that wait at that moment. On Linux a reading takes
+    /// about 2 ms, in which the kernel walks its hash table, and 7 µs more for every socket of the
+    /// machine (measured with 20,000 on a busy machine). Must be called inside a Tokio runtime.
     /// Cancel-safe.
     ///
     /// # Errors
     /// When the tables cannot be read or parsed. Then the owner is unknown.
     pub async fn in_tables(&self, ours: SocketAddr, peer: SocketAddr) -> io::Result<PeerOwner> {
-        #[cfg(target_os = "linux")]
+        #[cfg(any(target_os = "linux", target_os = "macos", windows))]
         {
             let reader = self.tables.get_or_init(reader::TableReader::start);
             reader
-                .owner(table::SocketPair {
+                .owner(SocketPair {
                     local: peer,
                     remote: ours,
                 })
                 .await
         }
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
         {
             let _ = (ours, peer);
             Ok(PeerOwner::Unknown)
@@ -141,8 +153,18 @@ impl OwnerLookup {
 
 #[cfg(target_os = "linux")]
 mod diag;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "macos", test))]
+mod pcblist;
+#[cfg(any(target_os = "linux", target_os = "macos", windows))]
 mod reader;
+#[cfg(target_os = "macos")]
+mod sysctl_table;
+#[cfg(target_os = "macos")]
+use sysctl_table as table;
+#[cfg(windows)]
+mod process_table;
+#[cfg(windows)]
+use process_table as table;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests;
@@ -154,8 +176,9 @@ mod table {
     use std::io::{self, BufRead, BufReader, Read};
     use std::net::{IpAddr, SocketAddr};
 
-    use super::PeerOwner;
+    use super::{PeerOwner, SocketPair};
     use crate::platform::descriptors;
+    use crate::platform::user::UserId;
 
     const V4: &str = "/proc/net/tcp";
     const V6: &str = "/proc/net/tcp6";
@@ -172,13 +195,6 @@ mod table {
     /// `FIN_WAIT2`, `CLOSE_WAIT`, `LAST_ACK`, `CLOSING`.
     const CONNECTED: [&[u8]; 6] = [b"01", b"04", b"05", b"08", b"09", b"0B"];
     const TIME_WAIT: &[u8] = b"06";
-
-    /// The two ends of a connection from the view of the client's socket.
-    #[derive(Clone, Copy, Debug)]
-    pub(super) struct SocketPair {
-        pub(super) local: SocketAddr,
-        pub(super) remote: SocketAddr,
-    }
 
     /// Returns the owners of the sockets with the ends of `pairs`, in their order. Blocks.
     pub(super) fn owners(pairs: &[SocketPair]) -> io::Result<Vec<PeerOwner>> {
@@ -271,7 +287,10 @@ mod table {
             let uid = number(fields.nth(3))?;
             let inode = number(fields.nth(1))?;
             let owner = match (CONNECTED.contains(&state), inode) {
-                (true, 1..) => PeerOwner::User(u32::try_from(uid).map_err(|_| not_understood())?),
+                (true, 1..) => {
+                    let uid = u32::try_from(uid).map_err(|_| not_understood())?;
+                    PeerOwner::User(UserId::Uid(uid))
+                }
                 (true, 0) => PeerOwner::Gone,
                 (false, _) if state == TIME_WAIT => PeerOwner::Gone,
                 (false, _) => continue,

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::permissions::PathError;
+#[cfg(not(unix))]
+use super::user::UserId;
 
 /// Maximum length of a socket path in bytes: `sun_path` without the final zero byte (unix(7); 104
 /// with it on the BSDs and macOS).
@@ -71,7 +73,6 @@ fn by(pid: &Option<u32>) -> String {
         .unwrap_or_default()
 }
 
-#[cfg(unix)]
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SocketError {
     let path = path.to_owned();
     move |source| SocketError::File {
@@ -163,6 +164,8 @@ pub use unix::{UnixSocket, bind};
 pub mod control;
 #[cfg(unix)]
 mod lock;
+#[cfg(windows)]
+mod pipe;
 #[cfg(unix)]
 mod unix;
 
@@ -177,7 +180,7 @@ impl UnixSocket {
     ///
     /// # Errors
     /// None.
-    pub async fn accept(&self) -> std::io::Result<(tokio::net::TcpStream, u32)> {
+    pub async fn accept(&self) -> std::io::Result<(tokio::net::TcpStream, UserId)> {
         match *self {}
     }
 

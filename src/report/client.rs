@@ -18,6 +18,7 @@ use crate::aws::calls::CREDENTIALS_STEP;
 use crate::config::ResolvedTarget;
 use crate::failure::connection::ConnectionError;
 use crate::failure::route::RouteError;
+use crate::platform::user::UserId;
 use crate::tunnel::Readiness;
 use pg_handshake::scram::ScramError;
 
@@ -157,7 +158,7 @@ pub(super) fn invalid_target(error: &ConnectionError) -> Message {
 const FOREIGN_HINT: &str = "Start your own pgiam on another port. If the user ids differ for the same user, as in containers that share a network, the owner of this pgiam can set peer_check = false, which lets all users of the machine connect.";
 
 /// Reports a client of another user.
-pub(super) fn foreign_client(peer: u32, own: u32) -> Message {
+pub(super) fn foreign_client(peer: UserId, own: UserId) -> Message {
     Message::new(
         "peer.foreign",
         NOT_AUTHORIZED,

@@ -704,8 +704,8 @@ fn raw_tunnels_say_the_same_without_a_database_client() {
         shown(
             "another user's",
             &of(ForwardError::Refused(Refusal::Foreign {
-                peer: 1001,
-                own: 1000,
+                peer: 1001.into(),
+                own: 1000.into(),
             })),
         ),
         shown(

@@ -3,6 +3,8 @@ use std::io;
 use super::*;
 use crate::admin::answer::tests::context;
 
+const PEER: UserId = UserId::Uid(1001);
+const OWN: UserId = UserId::Uid(7);
 const LOOPBACK: &str = "127.0.0.1:9801";
 const INTERFACE: &str = "10.0.0.7:9801";
 
@@ -231,8 +233,14 @@ fn clients_are_judged_like_those_of_databases() {
         assert_eq!(denied, Err(Denial::Elsewhere { peer, forward }));
         for (refusal, denial) in [
             (
-                Refusal::Foreign { peer: 1001, own: 7 },
-                Denial::Foreign { peer: 1001, own: 7 },
+                Refusal::Foreign {
+                    peer: PEER,
+                    own: OWN,
+                },
+                Denial::Foreign {
+                    peer: PEER,
+                    own: OWN,
+                },
             ),
             (
                 Refusal::Unknown(io::ErrorKind::NotFound.into()),
@@ -285,7 +293,10 @@ fn a_denial_names_reason_and_remedy() {
     let texts = |denial: Denial, address: &str| {
         format!("{denial}\n{}", denial.remedy(address.parse().ok()))
     };
-    let foreign = Denial::Foreign { peer: 1001, own: 7 };
+    let foreign = Denial::Foreign {
+        peer: PEER,
+        own: OWN,
+    };
     assert_eq!(
         texts(foreign, LOOPBACK),
         "the client runs as user id 1001, and pgiam as 7\n\

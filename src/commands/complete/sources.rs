@@ -193,7 +193,7 @@ async fn targets(given: &Given) -> Vec<Candidate> {
 async fn running(given: &Given) -> Vec<(ExistingSocket, Result<ProcessDocument, AskError>)> {
     let asked = client::all(given.state_dir.as_deref());
     let answered = tokio::time::timeout(ANSWER_DEADLINE, asked).await;
-    answered.ok().and_then(Result::ok).unwrap_or_default()
+    answered.unwrap_or_default()
 }
 
 async fn processes(given: &Given) -> Vec<Candidate> {

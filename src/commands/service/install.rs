@@ -11,13 +11,14 @@ use super::files::{changes, not_ours, origin_of, remove};
 use super::manager::{Manager, UnitState};
 use super::spec::{Prepared, prepare};
 use super::{Consent, consent, state, tool};
+use crate::admin::client;
 use crate::admin::document::ProcessDocument;
 use crate::base::quote::shown;
 use crate::cli::terminal::{self, DIM, HEADING, Progress, styled};
 use crate::cli::{ServiceInstallArgs, ServiceUninstallArgs, exit};
 use crate::commands::connection_string::client_host;
 use crate::commands::serve::state_dir;
-use crate::commands::status::{asked, short};
+use crate::commands::status::short;
 use crate::commands::up;
 use crate::platform::service_manager::systemd::{SERVICE, SOCKET};
 use crate::platform::service_manager::{FileOrigin, InstallPlan, launchd};
@@ -91,7 +92,7 @@ async fn ports_are_free(manager: &Manager, prepared: &Prepared) -> anyhow::Resul
     let dir = state_dir(prepared.args.state.state_dir.as_ref())?;
     let wanted = prepared.configured.valid_targets()?;
     let wanted = |port: u16| wanted.iter().any(|one| one.settings.local_port == port);
-    for (found, status) in asked(dir.as_deref()).await? {
+    for (found, status) in client::all(dir.as_deref()).await {
         let Ok(process) = status else { continue };
         let mut ports = process.targets.iter().map(|target| target.port);
         if service != Some(found.pid)
@@ -259,9 +260,6 @@ async fn process(
     manager: &Manager,
     prepared: &Prepared,
 ) -> anyhow::Result<Option<ProcessDocument>> {
-    if cfg!(windows) {
-        return Ok(None);
-    }
     let dir = state_dir(prepared.args.state.state_dir.as_ref())?;
     let until = Instant::now() + PATIENCE;
     let _progress = Progress::start("waiting for the service");
@@ -271,7 +269,7 @@ async fn process(
             Manager::Launchd { uid, .. } => state::agent(*uid).await.and_then(|agent| agent.pid),
             Manager::Tasks { .. } => None,
         };
-        let all = asked(dir.as_deref()).await?.into_iter();
+        let all = client::all(dir.as_deref()).await.into_iter();
         let mut processes = all.filter_map(|(_, status)| status.ok());
         let own = |process: &ProcessDocument| {
             let is_own = match pid {

@@ -50,7 +50,7 @@ pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Resul
         return lines::watch(state_dir, json).await;
     }
     let (mut model, mut reader) = (Model::default(), StatusReader::default());
-    begin(&mut reader, state_dir).context("cannot find running pgiam processes")?;
+    begin(&mut reader, state_dir);
     if let Err(failed) = reader.first().await {
         terminal::tell(none_answers(&failed))?;
         return Ok(exit::NOT_RUNNING);
@@ -86,10 +86,9 @@ pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Resul
     })
 }
 
-fn begin(reader: &mut StatusReader, state_dir: Option<&Path>) -> Result<(), client::AskError> {
-    let found = client::found(state_dir)?;
+fn begin(reader: &mut StatusReader, state_dir: Option<&Path>) {
+    let found = control::all(state_dir);
     reader.begin(found, async |socket| client::status(&socket).await);
-    Ok(())
 }
 
 /// Returns what `docs/errors.md` says about an error.
@@ -131,10 +130,10 @@ impl Watch {
                         return Ok(());
                     }
                 }
-                _ = ticks.tick(), if !is_reading => self.read()?,
+                _ = ticks.tick(), if !is_reading => self.read(),
                 () = at(soon), if !is_reading => {
                     self.soon = None;
-                    self.read()?;
+                    self.read();
                 }
                 (processes, silent) = self.reader.end() => self.model.read(processes, silent),
                 message = sent(&mut self.sending) => {
@@ -152,8 +151,8 @@ impl Watch {
         }
     }
 
-    fn read(&mut self) -> Result<(), client::AskError> {
-        begin(&mut self.reader, self.state_dir.as_deref())
+    fn read(&mut self) {
+        begin(&mut self.reader, self.state_dir.as_deref());
     }
 
     /// Handles a key or a change of size. Returns false to end the screen.

@@ -12,8 +12,8 @@ use netlink_packet_sock_diag::inet::{
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
 
-use super::PeerOwner;
-use super::table::SocketPair;
+use super::{PeerOwner, SocketPair};
+use crate::platform::user::UserId;
 
 /// Index of the loopback interface, the same in every network namespace (`LOOPBACK_IFINDEX` in
 /// `include/net/flow.h`).
@@ -171,7 +171,7 @@ pub(super) fn owner_in(header: &InetResponseHeader, pair: SocketPair) -> Option<
         return None;
     }
     match (CONNECTED.contains(&header.state), header.inode) {
-        (true, 1..) => Some(PeerOwner::User(header.uid)),
+        (true, 1..) => Some(PeerOwner::User(UserId::Uid(header.uid))),
         (true, 0) => Some(PeerOwner::Gone),
         (false, _) => (header.state == TIME_WAIT).then_some(PeerOwner::Gone),
     }

@@ -4,8 +4,7 @@ use std::io;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::PeerOwner;
-use super::table::{self, SocketPair};
+use super::{PeerOwner, SocketPair, table};
 
 /// Maximum number of lookups that one reading answers, and that are queued for the next; further
 /// ones wait to be queued.

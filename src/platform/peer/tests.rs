@@ -3,8 +3,9 @@ use std::os::fd::AsFd;
 
 use socket2::{Domain, Socket, Type};
 
-use super::table::{SocketPair, find, owners};
+use super::table::{find, owners};
 use super::*;
+use crate::platform::user::own_user;
 
 const HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
 
@@ -40,7 +41,7 @@ fn the_client_side_of_a_v4_connection_is_found() {
     let table = format!("{HEAD}{V4}");
     assert_eq!(
         look(&table, "127.0.0.1:54000", "127.0.0.1:5433"),
-        Some(PeerOwner::User(1001)),
+        Some(PeerOwner::User(UserId::Uid(1001))),
         "and not our own side, which is user 1000's"
     );
     assert_eq!(look(&table, "127.0.0.1:54002", "127.0.0.1:5433"), None);
@@ -53,7 +54,7 @@ fn the_client_side_of_a_v4_connection_is_found() {
             "[::ffff:127.0.0.1]:54000",
             "[::ffff:127.0.0.1]:5433"
         ),
-        Some(PeerOwner::User(1001))
+        Some(PeerOwner::User(UserId::Uid(1001)))
     );
 }
 
@@ -69,7 +70,7 @@ fn a_closed_client_is_gone_and_not_root() {
     let table = format!("{V4}{}", V4.replace("D2F0", "D2F1"));
     assert_eq!(
         look(&table, "127.0.0.1:54001", "127.0.0.1:5433"),
-        Some(PeerOwner::User(1001))
+        Some(PeerOwner::User(UserId::Uid(1001)))
     );
 }
 
@@ -87,7 +88,7 @@ fn only_a_connected_socket_tells_its_owner() {
     for state in ["01", "04", "05", "08", "09", "0B"] {
         assert_eq!(
             found(state, "24577"),
-            Some(PeerOwner::User(1001)),
+            Some(PeerOwner::User(UserId::Uid(1001))),
             "{state}"
         );
         assert_eq!(found(state, "0"), Some(PeerOwner::Gone), "{state}");
@@ -108,11 +109,11 @@ fn v6_and_mapped_clients_are_found_among_v6_sockets() {
 ";
     assert_eq!(
         look(table, "[::1]:54000", "[::1]:5433"),
-        Some(PeerOwner::User(1002))
+        Some(PeerOwner::User(UserId::Uid(1002)))
     );
     assert_eq!(
         look(table, "127.0.0.1:54000", "127.0.0.1:5433"),
-        Some(PeerOwner::User(1003))
+        Some(PeerOwner::User(UserId::Uid(1003)))
     );
     assert_eq!(
         look(
@@ -120,7 +121,7 @@ fn v6_and_mapped_clients_are_found_among_v6_sockets() {
             "[2001:db8:0:1234:0:5678:abcd:ef01]:54000",
             "[::1]:5433"
         ),
-        Some(PeerOwner::User(1004))
+        Some(PeerOwner::User(UserId::Uid(1004)))
     );
 }
 
@@ -134,7 +135,10 @@ fn odd_tables_do_no_harm() {
     }
     // Long lines are skipped in pieces; the lines after them are found.
     let table = format!("{}\n{V4}", "x".repeat(10_000));
-    assert_eq!(look(&table, local, remote), Some(PeerOwner::User(1001)));
+    assert_eq!(
+        look(&table, local, remote),
+        Some(PeerOwner::User(UserId::Uid(1001)))
+    );
     // A matching line without the required columns has no owner.
     let line = V4.lines().nth(2).unwrap();
     for end in 0..line.find("24577").unwrap() {
@@ -195,7 +199,7 @@ fn connect(listener: &TcpListener, client: Socket, to: SocketAddr) -> Connected 
 }
 
 fn me() -> PeerOwner {
-    PeerOwner::User(own_uid().unwrap())
+    PeerOwner::User(own_user().unwrap())
 }
 
 #[test]
@@ -260,7 +264,7 @@ fn a_socket_of_another_user_is_theirs() {
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let connected = connect(&listener, client, to);
     std::os::unix::fs::fchown(connected.client.as_fd(), Some(12_345), None).unwrap();
-    assert_eq!(connected.owner(), PeerOwner::User(12_345));
+    assert_eq!(connected.owner(), PeerOwner::User(UserId::Uid(12_345)));
 }
 
 #[test]
@@ -393,12 +397,12 @@ fn an_answer_without_an_inode_is_not_roots() {
     for state in [1, 4, 5, 8, 9, 11] {
         assert_eq!(
             said(header(state, 0, 7)),
-            Some(PeerOwner::User(0)),
+            Some(PeerOwner::User(UserId::Uid(0))),
             "{state}"
         );
         assert_eq!(
             said(header(state, 1001, 7)),
-            Some(PeerOwner::User(1001)),
+            Some(PeerOwner::User(UserId::Uid(1001))),
             "{state}"
         );
         assert_eq!(said(header(state, 0, 0)), Some(PeerOwner::Gone), "{state}");

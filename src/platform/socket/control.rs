@@ -1,26 +1,37 @@
-//! Control socket `pgiam.<pid>.sock`, by which `pgiam status`, `wait` and `stop` find a running
-//! pgiam.
+//! Control socket, by which `pgiam status`, `wait` and `stop` find a running pgiam: the Unix socket
+//! `pgiam.<pid>.sock`, or a named pipe on Windows.
 //!
-//! It is in the directory of the Unix sockets and has the same permissions. Its name contains the
-//! process id, so it needs no lock: no other process uses that name while this one lives.
+//! The Unix socket is in the directory of the Unix sockets and has the same permissions. Its name
+//! contains the process id, so it needs no lock: no other process uses that name while this one
+//! lives.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{SocketError, UnixSocket};
+#[cfg(windows)]
+pub use super::pipe::{ControlListener, ControlStream};
+#[cfg(unix)]
+pub use super::unix::UnixSocket as ControlListener;
+#[cfg(unix)]
+pub use tokio::net::UnixStream as ControlStream;
+
+use super::SocketError;
 
 /// An existing control socket. Only connecting shows whether a process serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExistingSocket {
     /// Process id in its name.
     pub pid: u32,
-    /// Path of the socket.
+    /// Path of the socket; on Windows, of the file with the name of the pipe.
     pub path: PathBuf,
 }
 
+#[cfg(unix)]
 fn name(pid: u32) -> String {
     format!("pgiam.{pid}.sock")
 }
 
+#[cfg(unix)]
 fn pid_in(name: &str) -> Option<u32> {
     let pid = name.strip_prefix("pgiam.")?.strip_suffix(".sock")?;
     // In canonical form only, not "+7" or "007".
@@ -28,13 +39,16 @@ fn pid_in(name: &str) -> Option<u32> {
     (self::name(number) == name).then_some(number)
 }
 
+#[cfg(windows)]
+use super::pipe::pid_in;
+
 /// Listens at the control socket of this process, and removes those of dead processes.
 ///
 /// Must be called inside a Tokio runtime. Accesses the file system and so blocks for a moment.
 ///
 /// # Errors
-/// [`SocketError`]; on Windows always [`SocketError::Unsupported`].
-pub fn bind(dir: &Path) -> Result<UnixSocket, SocketError> {
+/// [`SocketError`].
+pub fn bind(dir: &Path) -> Result<ControlListener, SocketError> {
     #[cfg(unix)]
     {
         let path = dir.join(name(std::process::id()));
@@ -47,11 +61,23 @@ pub fn bind(dir: &Path) -> Result<UnixSocket, SocketError> {
         super::unix::remove_stale(&path)?;
         super::unix::listen(path, None)
     }
-    #[cfg(not(unix))]
+    #[cfg(windows)]
     {
-        let _ = dir;
-        Err(SocketError::Unsupported)
+        super::prepare_dir(dir)?;
+        for found in in_dir(dir) {
+            super::pipe::remove_if_dead(&found.path);
+        }
+        ControlListener::bind(dir)
     }
+}
+
+/// Connects to the process of a control socket. On Windows the process must be of this user.
+/// Cancel-safe.
+///
+/// # Errors
+/// As for any connection; with `NotFound` or `ConnectionRefused` no process serves the socket.
+pub async fn connect(to: &ExistingSocket) -> io::Result<ControlStream> {
+    ControlStream::connect(&to.path).await
 }
 
 /// Removes a socket without a server if its process is dead. If the process lives, the socket may
@@ -60,14 +86,14 @@ pub fn bind(dir: &Path) -> Result<UnixSocket, SocketError> {
 #[cfg(unix)]
 fn remove_if_dead(found: &ExistingSocket) {
     let refused = super::unix::connect(&found.path)
-        .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
     if refused && !is_alive(found.pid) {
         // It may have been removed meanwhile, which is fine.
         _ = std::fs::remove_file(&found.path);
     }
 }
 
-/// Returns `true` if a process with this id exists; a zombie does not count. Only known on Unix.
+/// Returns `true` if a process with this id exists; a zombie does not count.
 #[must_use]
 pub fn is_alive(pid: u32) -> bool {
     #[cfg(unix)]
@@ -87,10 +113,9 @@ pub fn is_alive(pid: u32) -> bool {
         );
         exists && !state.is_some_and(|state| state.starts_with('Z'))
     }
-    #[cfg(not(unix))]
+    #[cfg(windows)]
     {
-        let _ = pid;
-        false
+        crate::platform::processes::exists(pid)
     }
 }
 
@@ -124,6 +149,7 @@ fn in_dir(dir: &Path) -> Vec<ExistingSocket> {
 mod tests {
     use super::*;
 
+    #[cfg(unix)]
     #[test]
     fn names_and_process_ids() {
         assert_eq!(pid_in(&name(4711)), Some(4711));
@@ -165,5 +191,36 @@ mod tests {
         assert_eq!(own, dir.join(name(std::process::id())));
         drop(socket);
         assert!(!own.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_found_and_serves_its_own_user() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        let server = bind(&run).unwrap();
+        let found: Vec<_> = in_dir(&run);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].pid, std::process::id());
+        assert_eq!(found[0].path, server.path());
+        // Twice: the listener makes room for the next client.
+        for _ in 0..2 {
+            let (accepted, connected) = tokio::join!(server.accept(), connect(&found[0]));
+            let (mut accepted, user) = accepted.unwrap();
+            assert_eq!(Some(user), crate::platform::user::own_user());
+            let mut client = connected.unwrap();
+            client.write_all(b"ping").await.unwrap();
+            let mut read = [0; 4];
+            accepted.read_exact(&mut read).await.unwrap();
+            accepted.write_all(&read).await.unwrap();
+            drop(accepted);
+            let mut all = Vec::new();
+            client.read_to_end(&mut all).await.unwrap();
+            assert_eq!(all, b"ping");
+        }
+        drop(server);
+        assert!(in_dir(&run).is_empty());
+        let gone = connect(&found[0]).await.unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tokio::net::UnixStream;
 
 use super::*;
-use crate::platform::peer::own_uid;
+use crate::platform::user::own_user;
 
 fn private() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -61,9 +61,9 @@ async fn the_peer_is_who_connects() {
     let dir = private();
     let socket = bind(dir.path(), 1).unwrap();
     let client = UnixStream::connect(socket.path()).await.unwrap();
-    let (_accepted, uid) = socket.accept().await.unwrap();
+    let (_accepted, user) = socket.accept().await.unwrap();
     drop(client);
-    assert_eq!(uid, own_uid().unwrap());
+    assert_eq!(Some(user), own_user());
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn a_directory_of_somebody_else_is_refused() {
     fs::create_dir(&theirs).unwrap();
     close(&theirs);
     // Only root can change the owner of a directory.
-    if own_uid() == Some(0) {
+    if own_user() == Some(0.into()) {
         std::os::unix::fs::chown(&theirs, Some(12_345), None).unwrap();
         let text = bind(&theirs, 5433).unwrap_err().to_string();
         assert!(text.contains("belongs to user id 12345"), "{text}");

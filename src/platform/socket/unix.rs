@@ -13,6 +13,7 @@ use super::lock::{FileId, SocketLock};
 use super::{LONGEST_PATH, SocketError, failed};
 use crate::platform::create_private_dir;
 use crate::platform::permissions::{CheckedDir, FileRole};
+use crate::platform::user::UserId;
 
 /// A listening socket and its lock. Dropping it removes both files.
 #[derive(Debug)]
@@ -44,10 +45,10 @@ impl UnixSocket {
     ///
     /// # Errors
     /// As for accepting from any listener, or when the kernel does not report the user.
-    pub async fn accept(&self) -> io::Result<(UnixStream, u32)> {
+    pub async fn accept(&self) -> io::Result<(UnixStream, UserId)> {
         let (stream, _) = self.listener.accept().await?;
         let uid = peer_uid(&stream)?;
-        Ok((stream, uid))
+        Ok((stream, UserId::Uid(uid)))
     }
 
     /// Returns the path of the socket.

@@ -499,8 +499,8 @@ fn the_local_side_is_explained() {
         (
             "somebody else",
             ConnectionError::ForeignPeer {
-                peer: 1001,
-                own: 1000,
+                peer: 1001.into(),
+                own: 1000.into(),
             },
         ),
         (
