@@ -2,13 +2,21 @@
 # ./dev test
 
 . scripts/windows.sh
+. scripts/arm.sh
 
 run_tests() {
-    if [ "${1:-}" = --windows ]; then
-        shift
-        test_windows "$@"
-        return
-    fi
+    case "${1:-}" in
+        --windows)
+            shift
+            test_windows "$@"
+            return
+            ;;
+        --arm)
+            shift
+            test_arm "$@"
+            return
+            ;;
+    esac
     full=''
     if [ "${1:-}" = --full ]; then
         full=--full

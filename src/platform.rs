@@ -1,8 +1,9 @@
 //! Differences between operating systems: users and peers, directories for state, configuration and
 //! sockets, and signals that stop the program.
 //!
-//! The tests run on Linux. The macOS and Windows branches follow the documented conventions of
-//! those systems and are untested.
+//! Most tests run on Linux. `./dev test --windows` runs a part of them with the Windows program under
+//! Wine. The macOS branches are compiled (`./dev lint --targets`), and follow the documented
+//! conventions of that system.
 
 pub mod background;
 pub mod descriptors;

@@ -24,12 +24,14 @@ pub(crate) const BASTION: &str = "i-0123456789abcdef0";
 /// For things that happen at once on a quiet machine and may take their time on a busy one.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The real program, built by Cargo for this test, or the one for Windows: see
-/// [`windows`](crate::windows).
+/// The real program, built by Cargo for this test, or one for another system: for Windows, see
+/// [`windows`](crate::windows), or for ARM, which `./dev test --arm` names in `PGIAM_ARM`.
 pub(crate) fn pgiam() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| match program::windows() {
-        Some(folder) => folder.join("pgiam"),
-        None => PathBuf::from(env!("CARGO_BIN_EXE_pgiam")),
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let windows = program::windows().map(|folder| folder.join("pgiam"));
+        let arm = std::env::var_os("PGIAM_ARM").map(PathBuf::from);
+        let other = windows.or(arm);
+        other.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_pgiam")))
     });
     &PROGRAM
 }
