@@ -371,6 +371,7 @@ impl Program {
     }
 
     /// Waits until the script runs; returns its process id.
+    #[cfg(target_os = "linux")]
     async fn pid(&self) -> String {
         let pid = eventually("the program", || {
             std::fs::read_to_string(self.dir.path().join("pid")).ok()
