@@ -1,4 +1,4 @@
-//! The events of a console: Ctrl-C, Ctrl-Break, and Ctrl-C as it is typed.
+//! The events of a console: Ctrl-C, Ctrl-Break, the shutdown, and Ctrl-C as it is typed.
 
 use nix::sys::signal::Signal;
 
@@ -8,11 +8,19 @@ use crate::daily::{Lab, command};
 use crate::shell::Shell;
 use crate::support::{PATIENCE, Setup, World};
 
+/// Numbers of the events (`wincon.h`).
+const CTRL_BREAK: &str = "1";
+const SHUTDOWN: &str = "6";
+
 #[tokio::test]
 #[ignore = "./dev test --windows runs it"]
-async fn ctrl_c_and_ctrl_break_wait_for_open_connections() {
+async fn events_of_the_console_wait_for_open_connections() {
     assert!(folder().is_dir());
-    for (event, name) in [(None, "Ctrl-C")] {
+    for (event, name) in [
+        (None, "Ctrl-C"),
+        (Some(CTRL_BREAK), "Ctrl-Break"),
+        (Some(SHUTDOWN), "shutdown"),
+    ] {
         let mut world = World::with(Setup {
             args: ["--drain-timeout", "60"].map(str::to_owned).to_vec(),
             env: vec![("CONSOLE_EVENT", event.map(str::to_owned))],
@@ -26,7 +34,8 @@ async fn ctrl_c_and_ctrl_break_wait_for_open_connections() {
             .proxy
             .wait_log("waiting for open connections", PATIENCE);
         assert!(waits.await.is_some(), "{name}: {}", world.proxy.log_text());
-        assert!(world.proxy.log_text().contains(name), "{name}");
+        let quoted = format!("\"{name}\"");
+        assert!(world.proxy.log_text().contains(&quoted), "{name}");
         let late = world.psql(&["-c", "select 1"]).await;
         assert!(late.stderr.contains("pgiam is shutting down"), "{late:?}");
         assert_eq!(psql.ask("select 2;").await, "2");
