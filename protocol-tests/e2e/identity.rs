@@ -12,9 +12,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::failures::refusals;
-use crate::support::{
-    HOST, PATIENCE, Setup, World, behind, eventually, launch, ordinary_config, pgiam,
-};
+#[cfg(target_os = "linux")]
+use crate::support::eventually;
+use crate::support::{HOST, PATIENCE, Setup, World, behind, launch, ordinary_config, pgiam};
 
 const ACCOUNT: &str = "123456789012";
 /// File of the session `corp` in `~/.aws/sso/cache`: SHA-1 of its name.

@@ -153,6 +153,7 @@ pub fn limit_reached(error: &io::Error) -> Option<u64> {
 
 /// Returns the number of descriptors reserved below `limit` for the needs of accepted connections:
 /// the stream to the database, or the refusal.
+#[cfg(unix)]
 fn reserve(limit: u64) -> u64 {
     (limit / 8).clamp(8, 64)
 }

@@ -51,6 +51,10 @@ pub enum FileRole {
 }
 
 /// Requirements for a path.
+#[cfg_attr(
+    not(unix),
+    expect(dead_code, reason = "Windows has no owners and modes of this kind")
+)]
 struct PermissionRule {
     /// Name in messages.
     name: &'static str,
@@ -97,6 +101,7 @@ const WRITTEN_BY_ALL: u32 = 0o002;
 #[cfg(unix)]
 const GROUP: u32 = 0o070;
 /// Sticky bit.
+#[cfg(unix)]
 const STICKY: u32 = 0o1000;
 
 /// Default requirements of directories.
