@@ -2,7 +2,10 @@
 //!
 //! Each seed is one run. In each run every byte arrives in order and once, every stream ends, both
 //! sides keep to their bounds, and nothing is left behind.
-#![allow(clippy::unwrap_used, reason = "a simulation that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a simulation that cannot go on has failed"
+)]
 
 mod world;
 
