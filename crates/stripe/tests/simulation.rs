@@ -67,6 +67,18 @@ fn a_slow_carrier_holds_back_its_own_part_only() {
 }
 
 #[test]
+fn what_a_frozen_carrier_holds_goes_over_the_others() {
+    let all = World::steady(8, 700, 10).seconds_for(8_000_000);
+    let mut world = World::steady(8, 700, 10);
+    world.freeze(3, 500, 4_000);
+    let frozen = world.seconds_for(8_000_000);
+    assert!(
+        frozen < all + 1.0,
+        "{all} s, with a frozen carrier {frozen} s"
+    );
+}
+
+#[test]
 fn a_small_message_does_not_wait_behind_bulk() {
     let mut world = World::steady(8, 700, 10);
     let latencies = world.latencies_beside_bulk(200);

@@ -192,6 +192,12 @@ impl World {
         self.carriers.get_mut(&index).unwrap().down.rate = rate;
     }
 
+    /// Freezes a carrier after `at` milliseconds, for `time` milliseconds.
+    pub(crate) fn freeze(&mut self, index: u8, at: u64, time: u64) {
+        let [at, time] = [at, time].map(Duration::from_millis);
+        self.at(at, Happening::Freeze(index, time));
+    }
+
     fn at(&mut self, at: Duration, happening: Happening) {
         self.number += 1;
         self.later.insert((at, self.number), happening);
@@ -230,11 +236,13 @@ impl World {
         assert_eq!(self.to_open, 0);
     }
 
-    /// Lets the relay send `total` bytes on one stream; returns the seconds that it takes.
+    /// Lets the relay send `total` bytes on one stream; returns the seconds until the last
+    /// of them has arrived.
     pub(crate) fn seconds_for(&mut self, total: u64) -> f64 {
         self.open(0, total);
         self.run();
-        self.now.as_secs_f64()
+        let (last, ..) = self.arrivals.last().unwrap();
+        last.as_secs_f64()
     }
 
     /// Measures messages of 64 bytes beside a bulk stream, in milliseconds, sorted.
