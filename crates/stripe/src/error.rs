@@ -73,7 +73,7 @@ pub enum Violation {
     /// A stream that only this side may open.
     #[error("stream {0} may not be opened by the peer")]
     ForeignStream(StreamId),
-    /// More open streams than [`MAX_STREAMS`](crate::bundle::MAX_STREAMS).
+    /// More open streams than a bundle may have.
     #[error("too many open streams")]
     Streams,
     /// Data beyond the window.
