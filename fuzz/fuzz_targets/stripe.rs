@@ -10,7 +10,7 @@ use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use pgiam_fuzz::cut;
-use stripe::{Bundle, BundleEvent, BundleId, Hello, HelloReply, Role, StreamId, StripeError};
+use stripe::{Bundle, BundleEvent, BundleId, Hello, HelloReply, Role, StreamId};
 
 /// Carriers of a bundle.
 const CARRIERS: u8 = 3;
@@ -200,7 +200,7 @@ impl World {
     fn step(&mut self, step: &Step) {
         match *step {
             Step::Open => {
-                let id = self.client.open("db:5432").unwrap();
+                let id = self.client.open("db:5432", self.now).unwrap();
                 self.streams.push(id);
             }
             Step::Send {
@@ -275,7 +275,7 @@ fn alone(relay: bool, cuts: &[u8], input: &[u8]) {
     let mut bundle = Bundle::new(role);
     bundle.attach(0, 1, now).unwrap();
     if !relay {
-        _ = bundle.open("db:5432").unwrap();
+        _ = bundle.open("db:5432", now).unwrap();
         let accepted = HelloReply::Accepted.encode();
         bundle.handle_input(0, accepted, now).unwrap();
     }
@@ -289,8 +289,8 @@ fn alone(relay: bool, cuts: &[u8], input: &[u8]) {
         }
         while bundle.poll_transmit(now).is_some() {}
         if let Err(error) = outcome {
-            assert!(matches!(error, StripeError::Peer { .. }), "{error}");
-            assert!(bundle.open("db:5432").is_err());
+            assert!(error.is_fatal(), "{error}");
+            assert!(bundle.open("db:5432", now).is_err());
             return;
         }
     }

@@ -239,31 +239,17 @@ impl Bundle {
         }
     }
 
-    /// Returns the number of carriers that both sides know.
-    #[must_use]
-    pub fn ready_subflows(&self) -> usize {
-        let ready = |subflow: &&Subflow| subflow.state == SubflowState::Ready;
-        self.subflows.values().filter(ready).count()
-    }
-
     /// Returns the number of open streams.
     #[must_use]
     pub fn open_streams(&self) -> usize {
         self.streams.len()
     }
 
-    /// Returns true if data waits because all carriers hold their credit: a further carrier would
-    /// make the streams faster.
-    #[must_use]
-    pub fn is_limited_by_carriers(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     /// Opens a stream to `target` (client only).
     ///
     /// # Errors
     /// [`StripeError::TooLong`], [`StripeError::IdsExhausted`], or the error that ended the bundle.
-    pub fn open(&mut self, target: &str) -> Result<StreamId, StripeError> {
+    pub fn open(&mut self, target: &str, now: Duration) -> Result<StreamId, StripeError> {
         self.check()?;
         if target.len() > MAX_TEXT {
             return Err(StripeError::TooLong(target.len()));
@@ -271,8 +257,7 @@ impl Bundle {
         let number = self.next_id.ok_or(StripeError::IdsExhausted)?;
         self.next_id = number.checked_add(1);
         let id = StreamId(number);
-        let stream = StripedStream::new(true, Duration::ZERO);
-        self.streams.insert(id, stream);
+        self.streams.insert(id, StripedStream::new(true, now));
         self.queue_first(id, Body::Open(target.to_owned()));
         Ok(id)
     }

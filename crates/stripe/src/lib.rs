@@ -26,7 +26,7 @@
 //! let mut client = Bundle::new(Role::Client(BundleId::new([7; 16])));
 //! let mut relay = Bundle::new(Role::Relay);
 //! client.attach(0, 1, now)?;
-//! let stream = client.open("db.example.com:5432")?;
+//! let stream = client.open("db.example.com:5432", now)?;
 //! client.send(stream, Bytes::from_static(b"hello"))?;
 //!
 //! let mut carrier = Vec::new();

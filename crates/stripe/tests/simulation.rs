@@ -35,7 +35,7 @@ fn streams_survive_everything_that_happens_to_carriers() {
         totals.freezes += tally.freezes;
         totals.bytes += tally.bytes;
         totals.resets += tally.resets;
-        totals.repeated += tally.sent.saturating_sub(tally.framed);
+        totals.repeated += tally.sent.saturating_sub(tally.bytes);
     }
     assert!(totals.deaths > SEEDS, "{totals:?}");
     assert!(totals.freezes > SEEDS / 2, "{totals:?}");

@@ -100,9 +100,8 @@ pub(crate) struct Tally {
     pub(crate) freezes: u64,
     pub(crate) bytes: u64,
     pub(crate) resets: u64,
-    /// Bytes given to carriers, and those of them that would do without repetition.
+    /// Bytes given to carriers.
     pub(crate) sent: u64,
-    pub(crate) framed: u64,
 }
 
 pub(crate) struct World {
@@ -291,7 +290,7 @@ impl World {
     }
 
     fn open(&mut self, up: u64, down: u64) -> StreamId {
-        let id = self.client.open("db:5432").unwrap();
+        let id = self.client.open("db:5432", self.now).unwrap();
         for (is_client, write_total) in [(true, up), (false, down)] {
             let pace = match self.is_random {
                 true if self.rng.below(3) == 0 => self.rng.ms(40),
@@ -545,7 +544,6 @@ impl World {
             Side::Relay => Side::Client,
         };
         self.tally.bytes += data.len() as u64;
-        self.tally.framed += data.len() as u64;
         if side == Side::Client && !self.is_random {
             self.arrivals.push((self.now, id, data.len()));
         }
