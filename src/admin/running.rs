@@ -72,17 +72,11 @@ impl RunningTarget {
     /// Returns `true` if both targets lead to the same database, with the same profile.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let of = |running: &Self| {
-            let target = &running.target;
-            let (name, profile) = (target.name.clone(), target.profile.clone());
-            (
-                name,
-                target.configured_as.clone(),
-                profile,
-                target.region.clone(),
-            )
-        };
-        of(self) == of(other)
+        let (one, two) = (&self.target, &other.target);
+        one.name == two.name
+            && one.configured_as == two.configured_as
+            && one.profile == two.profile
+            && one.region == two.region
     }
 
     /// Returns `true` if the target leads to the database of this configuration: in whatever form both

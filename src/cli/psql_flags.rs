@@ -159,7 +159,7 @@ impl SplitLine<'_> {
                 self.take(next, rest);
                 return true;
             }
-            if letters.contains('q') && letters.chars().all(|letter| letter == 'q') {
+            if letters.chars().all(|letter| letter == 'q') {
                 self.psql.push("-q".into());
             }
             return false;
