@@ -1,6 +1,7 @@
 //! What people see, in a real terminal of 80 columns.
 
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use protocol_tests::aws::events::Event;
@@ -38,8 +39,11 @@ impl Terminal {
             );
             return None;
         }
+        // A server that is ending still has its socket: the next terminal gets another one.
+        static TERMINALS: AtomicU32 = AtomicU32::new(0);
+        let number = TERMINALS.fetch_add(1, Ordering::Relaxed);
         let terminal = Self {
-            socket: format!("pgiam-{}-{name}", std::process::id()),
+            socket: format!("pgiam-{}-{name}-{number}", std::process::id()),
         };
         let words = command.as_std();
         let mut line = quoted(&words.get_program().to_string_lossy());
