@@ -41,6 +41,7 @@ build_windows() {
     cp "$(target_dir)/$windows_triple/debug/pgiam.exe" "$windows_sources/pgiam" "$PGIAM_WINDOWS"
     windows_c event.exe event.c -municode
     windows_c heard.exe heard.c
+    windows_c http.exe http.c -lws2_32
     windows_c bcryptprimitives.dll bcryptprimitives.c -shared -ladvapi32
     # One server for all tests: its start takes longer than most of them.
     in_wine wineserver --persistent
@@ -56,7 +57,8 @@ test_windows() {
         die "blocked: cargo-nextest is missing; run: cargo install cargo-nextest --locked"
     need_wine
     need_zig "$windows_triple"
-    mkdir -p "$(target_dir)/windows"
+    # wineserver does not create the directory of its drives.
+    mkdir -p "$(target_dir)/windows/prefix"
     PGIAM_WINDOWS="$(cd "$(target_dir)/windows" && pwd)"
     export PGIAM_WINDOWS
     trap 'in_wine wineserver -k || true' EXIT

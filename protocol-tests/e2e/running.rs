@@ -41,7 +41,7 @@ async fn world_with(args: &[&str]) -> World {
 }
 
 /// `pgiam` with these words, for the program of this world.
-fn command(world: &World, args: &[&str]) -> Command {
+pub(crate) fn command(world: &World, args: &[&str]) -> Command {
     let mut command = Command::new(pgiam());
     clean_env(&mut command, &["AWS_", "PGIAM_"]);
     command
@@ -52,7 +52,7 @@ fn command(world: &World, args: &[&str]) -> Command {
     command
 }
 
-async fn ask(world: &World, args: &[&str]) -> Ran {
+pub(crate) async fn ask(world: &World, args: &[&str]) -> Ran {
     run(command(world, args)).await
 }
 
@@ -110,8 +110,8 @@ async fn post(world: &World, path: &str) -> (u16, String) {
 
 /// What is answered: the status, the head and the body.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
     body: String,
 }
@@ -132,7 +132,7 @@ async fn get(address: SocketAddr, path: &str) -> Answer {
     request(address, "GET", path).await
 }
 
-async fn request(address: SocketAddr, method: &str, path: &str) -> Answer {
+pub(crate) async fn request(address: SocketAddr, method: &str, path: &str) -> Answer {
     let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n");
     raw(address, &head).await
 }

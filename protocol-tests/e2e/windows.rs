@@ -5,6 +5,7 @@
 //! program (`judges/windows/pgiam`), which gives the program its paths as Windows writes them.
 
 mod console;
+mod control;
 mod files;
 mod run;
 
