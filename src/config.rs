@@ -16,6 +16,7 @@ mod forward;
 mod home_path;
 mod keys;
 mod login;
+mod relay;
 mod resolved_target;
 mod search;
 mod serve;
@@ -44,6 +45,7 @@ pub use keys::{
     TargetLayer, TunnelFlags,
 };
 pub use login::{Auth, LoginSettings};
+pub use relay::{DEFAULT_RELAY_PORT, RelaySettings, WrittenRelay, is_relay};
 pub use resolved_target::ResolvedTarget;
 pub use serve::{DEFAULT_ADDRESSES, ServeSettings, SocketDir};
 pub use target_config::TargetConfig;

@@ -1,25 +1,31 @@
 //! Switches with values: `--warm`, `--warm=false` and `--warm false` are all accepted, and so are
-//! `--json=no` and `--json yes`.
+//! `--json=no` and `--json yes`. So are `--relay`, `--relay=5439` and `--relay 5439`.
 //!
 //! For clap, a switch has no value, or has one after `=`: otherwise clap would use the name of a target
-//! as the value. So this module joins an argument that [`parse_switch`] accepts to the switch before it.
+//! as the value. So this module joins an argument that [`parse_switch`] accepts to the switch before it,
+//! and one that [`is_relay`] accepts to `--relay`.
 
 use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command};
 
-use crate::config::parse_switch;
+use crate::config::{is_relay, parse_switch};
 
 enum SwitchKind {
     /// `--json`, without a value.
     Bare,
     /// `--warm[=BOOL]`.
     WithValue,
+    /// `--relay[=PORT]`: clap reads the value.
+    Relay,
 }
 
 fn switch_kind(arg: &Arg) -> Option<SwitchKind> {
     match arg.get_action() {
         ArgAction::SetTrue => Some(SwitchKind::Bare),
+        ArgAction::Set if arg.get_id() == "relay" && arg.is_require_equals_set() => {
+            Some(SwitchKind::Relay)
+        }
         ArgAction::Set if arg.is_require_equals_set() => Some(SwitchKind::WithValue),
         _ => None,
     }
@@ -44,6 +50,11 @@ pub(super) fn join_values(definition: &Command, words: Vec<OsString>) -> Vec<OsS
             out.push(word);
             continue;
         };
+        if let SwitchKind::Relay = kind {
+            let next = words.next_if(|next| value.is_none() && next.to_str().is_some_and(is_relay));
+            out.push(joined_to(word, next));
+            continue;
+        }
         let value = match value {
             Some(value) => parse_switch(&value),
             None => {
@@ -60,11 +71,22 @@ pub(super) fn join_values(definition: &Command, words: Vec<OsString>) -> Vec<OsS
             (_, None) => out.push(word),
             (SwitchKind::Bare, Some(false)) => {}
             (SwitchKind::Bare, Some(true)) => out.push(flag.into()),
-            (SwitchKind::WithValue, Some(value)) => out.push(format!("{flag}={value}").into()),
+            (SwitchKind::WithValue | SwitchKind::Relay, Some(value)) => {
+                out.push(format!("{flag}={value}").into());
+            }
         }
     }
     out.extend(words);
     out
+}
+
+/// Returns `FLAG=VALUE`.
+fn joined_to(mut flag: OsString, value: Option<OsString>) -> OsString {
+    if let Some(value) = value {
+        flag.push("=");
+        flag.push(value);
+    }
+    flag
 }
 
 /// Splits an argument into the switch, its kind, and the value after `=`. `None` if it is no switch.
@@ -131,6 +153,19 @@ mod tests {
             (
                 "pgiam setup bastion --terraform=on x",
                 "pgiam setup bastion --terraform x",
+            ),
+            ("pgiam serve --relay orders", "pgiam serve --relay orders"),
+            (
+                "pgiam serve --relay 5439 orders",
+                "pgiam serve --relay=5439 orders",
+            ),
+            (
+                "pgiam serve --relay=auto off",
+                "pgiam serve --relay=auto off",
+            ),
+            (
+                "pgiam setup policy --relay off",
+                "pgiam setup policy --relay=off",
             ),
             // Arguments that are neither switches nor their values are unchanged.
             ("pgiam serve --warm=perhaps", "pgiam serve --warm=perhaps"),

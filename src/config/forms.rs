@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
-use super::{SocketDir, WrittenBastion, expand_home};
+use super::{SocketDir, WrittenBastion, WrittenRelay, expand_home};
 use crate::base::names::Region;
 
 /// Type of a key.
@@ -40,7 +40,15 @@ macro_rules! plain {
     };
 }
 
-plain!(String, Region, u16, u64, IpAddr, WrittenBastion);
+plain!(
+    String,
+    Region,
+    u16,
+    u64,
+    IpAddr,
+    WrittenBastion,
+    WrittenRelay
+);
 
 impl FileValue for bool {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

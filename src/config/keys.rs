@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{SocketDir, WrittenBastion, forms};
+use super::{SocketDir, WrittenBastion, WrittenRelay, forms};
 use crate::base::names::Region;
 
 /// Defines a table of the configuration file, and the flags for its keys.
@@ -210,8 +210,20 @@ keys! {
         #[arg(env = "PGIAM_DOCUMENT", value_name = "NAME")]
         document: String,
 
-        /// Maximum concurrent Session Manager sessions, 1 to 20; each carries about 0.7 MB/s.
-        /// Default: 4.
+        /// Port of `pgiam relay` on the bastion, over which one connection uses several sessions;
+        /// auto, which uses a relay on port 5439 if there is one; or false. --relay alone is auto.
+        /// Default: false.
+        #[arg(
+            env = "PGIAM_RELAY",
+            value_name = "PORT",
+            num_args = 0..=1,
+            require_equals = true,
+            default_missing_value = "auto"
+        )]
+        relay: String as WrittenRelay,
+
+        /// Maximum concurrent Session Manager sessions, 1 to 32; each carries about 0.7 MB/s.
+        /// Default: 4, through a relay 16.
         // Measured from the database to the client; a limit that pgiam cannot raise.
         #[arg(env = "PGIAM_SESSIONS", value_name = "N")]
         sessions: u64 = 4,

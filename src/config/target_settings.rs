@@ -82,7 +82,12 @@ impl TargetSettings {
                 via: Some("ssm".to_owned()),
                 bastion: Some((&settings.bastion).into()),
                 document: settings.document.clone(),
-                sessions: u64::try_from(settings.sessions).ok(),
+                relay: settings.relay.map(Into::into),
+                // Without a configured number the two defaults differ.
+                sessions: match settings.relay {
+                    Some(relay) if relay.sessions != settings.sessions => None,
+                    _ => u64::try_from(settings.sessions).ok(),
+                },
                 idle_timeout: Some(settings.idle_timeout.as_secs()),
                 warm: Some(settings.warm),
                 keep_alive: Some(settings.keep_alive),

@@ -274,11 +274,16 @@ fn bastions_that_are_none_are_refused_with_the_form() {
 #[test]
 fn every_setting_of_the_tunnel_has_a_key() {
     let settings = ssm(
-        "bastion='i-1'\ndocument='Our-Forward'\nsessions=20\nidle_timeout=1\nwarm=true\nkeep_alive=true\ndial_timeout=30",
+        "bastion='i-1'\ndocument='Our-Forward'\nsessions=20\nrelay=6000\nidle_timeout=1\nwarm=true\nkeep_alive=true\ndial_timeout=30",
     );
     let expected = SsmSettings {
         bastion: nodes(&["i-1"]),
         document: Some("Our-Forward".to_owned()),
+        relay: Some(RelaySettings {
+            port: 6000,
+            is_explicit: true,
+            sessions: 20,
+        }),
         sessions: 20,
         idle_timeout: Duration::from_secs(1),
         warm: true,
@@ -293,8 +298,8 @@ fn every_setting_of_the_tunnel_has_a_key() {
         Some("arn:aws:ssm:eu-central-1:123456789012:document/Our-Forward")
     );
     for (line, expected) in [
-        ("sessions=0", "invalid sessions 0: expected 1 to 20"),
-        ("sessions=21", "invalid sessions 21:"),
+        ("sessions=0", "invalid sessions 0: expected 1 to 32"),
+        ("sessions=33", "invalid sessions 33:"),
         (
             "idle_timeout=0",
             "invalid idle_timeout 0: expected whole seconds, 1 or more",
@@ -314,6 +319,41 @@ fn every_setting_of_the_tunnel_has_a_key() {
     ] {
         let said = refusal(&format!("bastion='i-1'\n{line}"));
         assert!(said.contains(expected), "{line}\n→ {said}");
+    }
+}
+
+#[test]
+fn a_relay_has_a_port_or_is_looked_for() {
+    let relay = |lines: &str| {
+        let settings = ssm(&format!("bastion='i-1'\n{lines}"));
+        let relay = settings.relay.map(|r| (r.port, r.is_explicit, r.sessions));
+        (relay, settings.sessions)
+    };
+    for (lines, expected) in [
+        ("", (None, 4)),
+        ("relay=false", (None, 4)),
+        ("relay='auto'", (Some((5439, false, 16)), 4)),
+        ("relay=true", (Some((5439, false, 16)), 4)),
+        ("relay=5439", (Some((5439, true, 16)), 4)),
+        ("relay='6000'\nsessions=8", (Some((6000, true, 8)), 8)),
+    ] {
+        assert_eq!(relay(lines), expected, "{lines}");
+    }
+    for line in ["relay=0", "relay=65536", "relay='yes please'", "relay=''"] {
+        let said = refusal(&format!("bastion='i-1'\n{line}"));
+        assert!(
+            said.contains("invalid relay") && said.contains("expected the port of the relay"),
+            "{line}\n→ {said}"
+        );
+    }
+    // Another process of pgiam reads the settings from this layer.
+    for lines in ["", "relay='auto'", "relay=6000", "relay='auto'\nsessions=9"] {
+        let text = format!("[targets.a]\nhost='{HOST}'\nbastion='i-1'\n{lines}\n");
+        let target = &parse(&text, &[], &TargetLayer::default()).unwrap()[0];
+        let layer = toml::to_string(&target.settings.layer()).unwrap();
+        let text = format!("[targets.a]\nhost='{HOST}'\n{layer}");
+        let again = &parse(&text, &[], &TargetLayer::default()).unwrap()[0];
+        assert_eq!(again.settings, target.settings, "{lines}\n→ {layer}");
     }
 }
 
@@ -338,6 +378,7 @@ fn a_target_without_a_tunnel_does_not_describe_one() {
     for key in [
         "bastion='i-1'",
         "document='Our-Forward'",
+        "relay='auto'",
         "sessions=1",
         "idle_timeout=1",
         "warm=false",

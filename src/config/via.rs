@@ -4,13 +4,14 @@ use std::fmt;
 use std::time::Duration;
 
 use super::bastion::Bastion;
+use super::relay::RelaySettings;
 use super::{ConfigError, TargetDefaults, TargetLayer};
 use crate::base::names::TargetName;
 use crate::base::suggest::nearest;
 
 /// Upper limit of `sessions`: each is a session of the AWS account, which other users can see and
-/// AWS counts.
-const MAX_SESSIONS: usize = 20;
+/// AWS counts. The relay's protocol has the same limit.
+const MAX_SESSIONS: usize = 32;
 
 /// Connection path to the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +69,9 @@ pub struct SsmSettings {
     pub bastion: Bastion,
     /// Session document; `None`: AWS's own for a remote host.
     pub document: Option<String>,
-    /// Maximum number of concurrent sessions, 1 to 20.
+    /// Relay on the bastion; `None`: it is not used.
+    pub relay: Option<RelaySettings>,
+    /// Maximum number of concurrent sessions without a relay, 1 to 32.
     pub sessions: usize,
     /// Time after which a session without connections is closed; the last one stays longer.
     pub idle_timeout: Duration,
@@ -99,10 +102,19 @@ impl SsmSettings {
                 "expected the name or ARN of a session document, such as AWS-StartPortForwardingSessionToRemoteHost",
             ));
         }
+        let sessions = sessions(target, layer)?;
+        let relay = match &layer.relay {
+            None => None,
+            Some(written) => written
+                .parse(sessions)
+                .map_err(|reason| ConfigError::invalid(target, "relay", written, reason))?,
+        };
+        let default = usize::try_from(TargetDefaults::sessions()).ok();
         Ok(Self {
             bastion,
             document: layer.document.clone(),
-            sessions: sessions(target, layer)?,
+            relay,
+            sessions: sessions.or(default).unwrap_or(1),
             idle_timeout: seconds(
                 target,
                 "idle_timeout",
@@ -124,15 +136,19 @@ impl SsmSettings {
     }
 }
 
-fn sessions(target: &TargetName, layer: &TargetLayer) -> Result<usize, ConfigError> {
-    let sessions = layer.sessions.unwrap_or(TargetDefaults::sessions());
-    usize::try_from(sessions)
-        .ok()
-        .filter(|sessions| (1..=MAX_SESSIONS).contains(sessions))
-        .ok_or_else(|| {
+/// Returns the configured number of sessions.
+fn sessions(target: &TargetName, layer: &TargetLayer) -> Result<Option<usize>, ConfigError> {
+    let Some(sessions) = layer.sessions else {
+        return Ok(None);
+    };
+    let valid = usize::try_from(sessions).ok();
+    match valid.filter(|sessions| (1..=MAX_SESSIONS).contains(sessions)) {
+        Some(sessions) => Ok(Some(sessions)),
+        None => {
             let reason = format!("expected 1 to {MAX_SESSIONS}");
-            ConfigError::invalid(target, "sessions", sessions, reason)
-        })
+            Err(ConfigError::invalid(target, "sessions", sessions, reason))
+        }
+    }
 }
 
 fn dial_timeout(

@@ -65,7 +65,7 @@ const fn switch(key: &'static str) -> Sample {
 
 const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 
-const SAMPLES: [Sample; 32] = [
+const SAMPLES: [Sample; 33] = [
     sample("login", &["'off'", "'browser'"], &["off", "browser"]),
     sample(
         "host",
@@ -97,6 +97,11 @@ const SAMPLES: [Sample; 32] = [
         &["i-1", "i-1,mi-2", "i-1, mi-2", "auto", "tag:Name=a,b"],
     ),
     sample("document", &["'Our-Forward'"], &["Our-Forward"]),
+    sample(
+        "relay",
+        &["5439", "'5439'", "'auto'", "false", "'off'", "true"],
+        &["5439", "auto", "false", "off", "on"],
+    ),
     sample("sessions", &["4"], &["4"]),
     sample("idle_timeout", &["300"], &["300"]),
     switch("warm"),

@@ -60,7 +60,7 @@ fn flag(arg: &Arg) -> String {
     let value = value.map(|name| format!(" {name}")).unwrap_or_default();
     let value = match arg.get_action() {
         ArgAction::SetTrue | ArgAction::Count => String::new(),
-        _ if is_switch(arg) => "[=BOOL]".to_owned(),
+        _ if is_switch(arg) => format!("[={}]", value.trim()),
         _ => value,
     };
     match (arg.get_long(), arg.get_short()) {
