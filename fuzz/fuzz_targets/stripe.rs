@@ -151,7 +151,7 @@ impl World {
         if !to_relay {
             let length = length.min(carrier.down.len());
             let bytes = carrier.down.split_to(length).freeze();
-            return self.client.handle_input(index, bytes, now).unwrap();
+            return self.client.handle_input(index, &bytes, now).unwrap();
         }
         if !carrier.is_attached {
             let Some((hello, length)) = Hello::decode(&carrier.up).unwrap() else {
@@ -164,7 +164,7 @@ impl World {
         }
         let length = length.min(carrier.up.len());
         let bytes = carrier.up.split_to(length).freeze();
-        self.relay.handle_input(index, bytes, now).unwrap();
+        self.relay.handle_input(index, &bytes, now).unwrap();
     }
 
     /// Moves what can move, and checks what arrives.
@@ -277,10 +277,10 @@ fn alone(relay: bool, cuts: &[u8], input: &[u8]) {
     if !relay {
         _ = bundle.open("db:5432", now).unwrap();
         let accepted = HelloReply::Accepted.encode();
-        bundle.handle_input(0, accepted, now).unwrap();
+        bundle.handle_input(0, &accepted, now).unwrap();
     }
     for piece in cut(input, cuts) {
-        let outcome = bundle.handle_input(0, Bytes::copy_from_slice(piece), now);
+        let outcome = bundle.handle_input(0, piece, now);
         while let Some(event) = bundle.poll_event() {
             if let BundleEvent::Data { id, data } = event {
                 bundle.consume(id, data.len(), now);

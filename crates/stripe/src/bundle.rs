@@ -15,6 +15,7 @@ use crate::finished::FinishedIds;
 use crate::frame::{Body, Frame, MAX_TEXT, StreamId, clip};
 use crate::hello::{BundleId, Hello, HelloReply, MAX_SUBFLOWS};
 use crate::incoming::Incoming;
+use crate::limited::Limited;
 use crate::outgoing::Outgoing;
 use crate::subflow::{Subflow, SubflowState};
 
@@ -65,6 +66,9 @@ pub enum BundleEvent {
     Writable(StreamId),
     /// The relay has accepted this subflow (client only).
     Ready(u8),
+    /// A stream has waited for credit for 100 ms, in any direction, so more carriers would make it
+    /// faster (client only). It comes again while that lasts.
+    Limited,
     /// The relay has refused this subflow (client only). The driver closes its carrier.
     Refused {
         /// Index of the subflow.
@@ -117,11 +121,10 @@ struct Unsettled {
 
 /// All streams and carriers of one client at one relay.
 ///
-/// Calling order: after each [`handle_input`](Self::handle_input), [`attach`](Self::attach),
-/// [`detach`](Self::detach) and [`handle_timeout`](Self::handle_timeout) take all
-/// [`poll_event`](Self::poll_event)s; after those, and after each `open`, `send`, `finish`, `reset`
-/// and `consume`, take [`poll_transmit`](Self::poll_transmit) until it returns nothing. Credit
-/// bounds what it returns, so the driver may queue all of it for the carriers.
+/// Calling order: after each call that changes the bundle take
+/// [`poll_transmit`](Self::poll_transmit) until it returns nothing, then all
+/// [`poll_event`](Self::poll_event)s. Credit bounds the first, and windows the second, so the driver
+/// may queue all of it.
 ///
 /// A violation of the protocol by the peer ends the bundle: later calls return it, and nothing is
 /// sent any more.
@@ -147,6 +150,7 @@ pub struct Bundle {
     acks: Acks,
     /// Streams whose data waits for the peer's window.
     blocked: BTreeSet<StreamId>,
+    limited: Limited,
     /// When to ask the peer for its reports, and the pause after that.
     ping: Option<(Duration, Duration)>,
     events: VecDeque<BundleEvent>,
@@ -178,6 +182,7 @@ impl Bundle {
             small_message: None,
             acks: Acks::new(pace),
             blocked: BTreeSet::new(),
+            limited: Limited::new(),
             ping: None,
             events: VecDeque::new(),
             grown: 0,

@@ -8,6 +8,7 @@
 //! | 4 RESET | stream u32, length u16, reason as text |
 //! | 5 ACK | subflows u8, streams u16, then of each subflow: index u8, generation u16, received u64; of each stream: stream u32, limit u64 |
 //! | 6 PING | nothing; answered by an ACK with all entries |
+//! | 7 LIMITED | nothing; data of the relay waits for credit, so more carriers would help |
 
 use std::fmt;
 
@@ -35,6 +36,7 @@ const OPEN: u8 = 3;
 const RESET: u8 = 4;
 const ACK: u8 = 5;
 const PING: u8 = 6;
+const LIMITED: u8 = 7;
 
 /// Number of a stream in its bundle, from 1 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +78,7 @@ pub(crate) enum Received {
     Frame(Frame),
     Ack(Ack),
     Ping,
+    Limited,
 }
 
 /// Reports of a receiver.
@@ -167,6 +170,11 @@ pub(crate) fn encode_ping(out: &mut BytesMut) {
     out.put_u8(PING);
 }
 
+/// Appends a LIMITED.
+pub(crate) fn encode_limited(out: &mut BytesMut) {
+    out.put_u8(LIMITED);
+}
+
 fn short(length: usize) -> u16 {
     u16::try_from(length).unwrap_or(u16::MAX)
 }
@@ -206,6 +214,10 @@ impl Parser {
             PING => {
                 self.buffer.advance(1);
                 Ok(Some(Received::Ping))
+            }
+            LIMITED => {
+                self.buffer.advance(1);
+                Ok(Some(Received::Limited))
             }
             other => Err(Violation::FrameType(other)),
         }
@@ -327,6 +339,8 @@ mod tests {
         frames.push(Received::Ack(ack));
         encode_ping(&mut out);
         frames.push(Received::Ping);
+        encode_limited(&mut out);
+        frames.push(Received::Limited);
         (frames, out.to_vec())
     }
 
@@ -363,7 +377,7 @@ mod tests {
     #[test]
     fn what_no_peer_may_send_is_refused() {
         for (bytes, violation) in [
-            (&b"\x07"[..], Violation::FrameType(7)),
+            (&b"\x08"[..], Violation::FrameType(8)),
             (b"\x00", Violation::FrameType(0)),
             (
                 b"\x01\0\0\0\x01\x40\x01\0\0\0\0\0\0\0\0",

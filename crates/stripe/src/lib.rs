@@ -35,7 +35,7 @@
 //! }
 //! let (hello, length) = Hello::decode(&carrier)?.expect("a whole hello");
 //! relay.attach(hello.index, hello.generation, now)?;
-//! relay.handle_input(0, Bytes::copy_from_slice(&carrier[length..]), now)?;
+//! relay.handle_input(0, &carrier[length..], now)?;
 //! let target = "db.example.com:5432".to_owned();
 //! assert_eq!(relay.poll_event(), Some(BundleEvent::Opened { id: stream, target }));
 //! let data = Bytes::from_static(b"hello");
@@ -52,6 +52,7 @@ mod finished;
 mod frame;
 mod hello;
 mod incoming;
+mod limited;
 mod outgoing;
 mod subflow;
 

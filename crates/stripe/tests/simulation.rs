@@ -55,6 +55,17 @@ fn carriers_add_up() {
 }
 
 #[test]
+fn the_client_learns_that_more_carriers_would_help() {
+    let mut bulk = World::steady(1, 700, 10);
+    bulk.seconds_for(2_000_000);
+    // In these three seconds it is told every half second.
+    assert!((3..=7).contains(&bulk.tally.limited), "{:?}", bulk.tally);
+    let mut little = World::steady(1, 700, 10);
+    little.seconds_for(40_000);
+    assert_eq!(little.tally.limited, 0);
+}
+
+#[test]
 fn a_slow_carrier_holds_back_its_own_part_only() {
     let all = World::steady(8, 700, 10).seconds_for(30_000_000);
     let mut world = World::steady(8, 700, 10);

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::{Bundle, BundleEvent, MAX_STREAMS, Role, StripedStream};
 use crate::error::{StripeError, Violation};
 use crate::frame::{Ack, Body, Frame, Received, StreamId};
@@ -20,13 +18,13 @@ impl Bundle {
     pub fn handle_input(
         &mut self,
         index: u8,
-        bytes: Bytes,
+        bytes: &[u8],
         now: Duration,
     ) -> Result<(), StripeError> {
         self.check()?;
         let subflow = self.subflows.get_mut(&index);
         let subflow = subflow.ok_or(StripeError::NotAttached(index))?;
-        subflow.parser.push(&bytes);
+        subflow.parser.push(bytes);
         match subflow.state {
             SubflowState::Refused => return Ok(()),
             SubflowState::Ready => {}
@@ -66,6 +64,7 @@ impl Bundle {
                     self.acks.at_once(now);
                 }
                 Some(Received::Ack(ack)) => self.handle_ack(&ack, now)?,
+                Some(Received::Limited) => self.events.push_back(BundleEvent::Limited),
                 Some(Received::Frame(frame)) => {
                     subflow.received += frame.wire_len() as u64;
                     let unreported = subflow.received - subflow.reported;

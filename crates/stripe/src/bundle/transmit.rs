@@ -6,7 +6,8 @@ use bytes::BytesMut;
 
 use super::{Bundle, BundleEvent, Role, Transmit, Unsettled};
 use crate::frame::{
-    Ack, Body, CHUNK, DATA_HEADER, Frame, StreamId, StreamLimit, SubflowAck, encode_ping,
+    Ack, Body, CHUNK, DATA_HEADER, Frame, StreamId, StreamLimit, SubflowAck, encode_limited,
+    encode_ping,
 };
 use crate::outgoing::MAX_QUEUED;
 use crate::subflow::Subflow;
@@ -37,6 +38,28 @@ impl Bundle {
             .or_else(|| self.ack_if_due(now))
             .or_else(|| self.queued_frame(now))
             .or_else(|| self.chunk(now))
+            .or_else(|| self.tell_of_limit(now))
+    }
+
+    /// Tells the client when data has waited for credit for long: by an event, or by a frame.
+    fn tell_of_limit(&mut self, now: Duration) -> Option<Transmit> {
+        let waits = !self.waiting.is_empty() && self.healthy() > 0;
+        if !self.limited.note(waits, now) {
+            return None;
+        }
+        match self.role {
+            Role::Client(_) => {
+                self.events.push_back(BundleEvent::Limited);
+                None
+            }
+            Role::Relay => {
+                let index = self.next_for_acks()?;
+                let mut out = BytesMut::new();
+                encode_limited(&mut out);
+                let bytes = out.freeze();
+                Some(Transmit { index, bytes })
+            }
+        }
     }
 
     fn greeting(&mut self) -> Option<Transmit> {

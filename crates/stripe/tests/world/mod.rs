@@ -102,6 +102,8 @@ pub(crate) struct Tally {
     pub(crate) resets: u64,
     /// Bytes given to carriers.
     pub(crate) sent: u64,
+    /// Times that a side learnt that a stream waits for credit.
+    pub(crate) limited: u64,
 }
 
 pub(crate) struct World {
@@ -382,7 +384,7 @@ impl World {
             while let Some(bytes) = self.arrived(index, to) {
                 match to {
                     Side::Relay => self.at_relay(index, bytes),
-                    Side::Client => self.client.handle_input(index, bytes, self.now).unwrap(),
+                    Side::Client => self.client.handle_input(index, &bytes, self.now).unwrap(),
                 }
             }
         }
@@ -410,17 +412,17 @@ impl World {
         let carrier = self.carriers.get_mut(&index).unwrap();
         let Some(begin) = &mut carrier.hello else {
             // The relay may not know yet that its own end is gone.
-            self.relay.handle_input(index, bytes, self.now).unwrap();
+            self.relay.handle_input(index, &bytes, self.now).unwrap();
             return;
         };
         begin.extend_from_slice(&bytes);
         if let Some((hello, length)) = Hello::decode(begin).unwrap() {
-            let rest = Bytes::copy_from_slice(&begin[length..]);
+            let rest = begin.split_off(length);
             carrier.hello = None;
             self.relay
                 .attach(hello.index, hello.generation, self.now)
                 .unwrap();
-            self.relay.handle_input(index, rest, self.now).unwrap();
+            self.relay.handle_input(index, &rest, self.now).unwrap();
         }
     }
 
@@ -534,6 +536,7 @@ impl World {
                 assert!(self.reset.contains(&id));
             }
             BundleEvent::Ready(_) => {}
+            BundleEvent::Limited => self.tally.limited += 1,
             BundleEvent::Refused { index, reason } => panic!("{index}: {reason}"),
         }
     }
