@@ -25,6 +25,7 @@ pub mod postgres;
 pub mod report;
 pub mod serving;
 pub mod setup;
+pub mod striping;
 pub mod targets;
 pub mod tls;
 pub mod tunnel;
