@@ -24,6 +24,7 @@ mod iam_refusal;
 mod ids;
 mod message;
 mod phrases;
+mod relay;
 mod role;
 mod server;
 mod server_text;

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{DatabaseRef, Endpoint, LoginSettings, RdsIdentifier, TargetSettings, Via};
-use crate::tunnel::{SessionState, SessionStats, TunnelTotals};
+use crate::tunnel::{RelayState, RelayStats, SessionState, SessionStats, TunnelTotals};
 
 mod exposition;
 
@@ -28,6 +28,7 @@ pub(crate) fn used(name: &str) -> TargetStatus {
         id: Some("dev-0123456789abcdef0".to_owned()),
         bastion: Some("i-0123456789abcdef0".to_owned()),
         state: SessionState::Up,
+        to_relay: false,
         streams: 2,
         busy: 1,
         totals,
@@ -51,6 +52,14 @@ pub(crate) fn used(name: &str) -> TargetStatus {
             ended: 1,
             failed: 3,
             totals,
+            relay: Some(RelayStats {
+                port: 5439,
+                sessions: 16,
+                state: RelayState::InUse {
+                    bastion: "i-0123456789abcdef0".into(),
+                    carriers: 2,
+                },
+            }),
         },
     }
 }

@@ -5,6 +5,7 @@ mod answers;
 mod discovery;
 mod errors;
 mod ids;
+mod relay;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -9,7 +9,7 @@ use super::phrases::{
     add_statement, handshake_timeout, partition, restart_hint, sentence, service_host,
     shutting_down, test_port,
 };
-use super::{api, ssm_end};
+use super::{api, relay, ssm_end};
 
 use std::io;
 
@@ -62,12 +62,8 @@ pub(super) fn tunnel(error: &TunnelError, context: Option<&ErrorContext<'_>>) ->
         }
         TunnelError::AgentTooOld {
             bastion, needed, ..
-        } => cannot("ssm.agent-old")
-            .detail("Older agents ignore the database's host name and connect to the bastion itself.")
-            .hint(update_agent(bastion, &format!("{needed} or newer"))),
-        TunnelError::NoMultiplexing { bastion, .. } => cannot("ssm.no-multiplexing")
-            .detail("Agents support several connections in one session from version 3.0.196.0.")
-            .hint(update_agent(bastion, "the current version")),
+        } => agent_too_old(error, bastion, needed),
+        TunnelError::NoMultiplexing { bastion, .. } => no_multiplexing(error, bastion),
         TunnelError::DataKey {
             key,
             denied,
@@ -94,6 +90,11 @@ pub(super) fn tunnel(error: &TunnelError, context: Option<&ErrorContext<'_>>) ->
             endpoint,
             reason,
         } => name_not_resolved(bastion, endpoint, reason),
+        TunnelError::Relay(refused) => relay::refused(refused, context),
+        TunnelError::RelayLost { bastion, reason } => relay::lost(bastion, reason),
+        TunnelError::NeitherRelayNorHost { relay, host } => {
+            relay::neither(relay, tunnel(host, context))
+        }
         TunnelError::AgentSilent { bastion, after } => agent_silent(bastion, after.as_secs()),
         TunnelError::Delayed { bastion, after } => messages_delayed(bastion, after.as_secs()),
         TunnelError::Stranded { .. } => dial_timeout(&error.to_string(), context),
@@ -116,6 +117,18 @@ pub(super) fn tunnel(error: &TunnelError, context: Option<&ErrorContext<'_>>) ->
         } => direct(endpoint, *failure, source, context),
         TunnelError::ShuttingDown => shutting_down(),
     }
+}
+
+fn agent_too_old(error: &TunnelError, bastion: &str, needed: &str) -> Message {
+    Message::new("ssm.agent-old", CANNOT_CONNECT, error.to_string())
+        .detail("Older agents ignore the database's host name and connect to the bastion itself.")
+        .hint(update_agent(bastion, &format!("{needed} or newer")))
+}
+
+fn no_multiplexing(error: &TunnelError, bastion: &str) -> Message {
+    Message::new("ssm.no-multiplexing", CANNOT_CONNECT, error.to_string())
+        .detail("Agents support several connections in one session from version 3.0.196.0.")
+        .hint(update_agent(bastion, "the current version"))
 }
 
 fn channel_lost(reason: &str) -> Message {
@@ -321,7 +334,7 @@ fn messages_delayed(bastion: &str, seconds: u64) -> Message {
     .hint("Connect again: pgiam uses another session.")
 }
 
-fn name_not_resolved(bastion: &str, endpoint: &Endpoint, reason: &str) -> Message {
+pub(super) fn name_not_resolved(bastion: &str, endpoint: &Endpoint, reason: &str) -> Message {
     let Endpoint { host, .. } = endpoint;
     Message::new(
         "tunnel.name",
@@ -373,7 +386,11 @@ fn data_key(key: &str, denied: bool, reason: &str) -> Message {
     ))
 }
 
-fn dial_refused(bastion: &str, endpoint: &Endpoint, context: Option<&ErrorContext<'_>>) -> Message {
+pub(super) fn dial_refused(
+    bastion: &str,
+    endpoint: &Endpoint,
+    context: Option<&ErrorContext<'_>>,
+) -> Message {
     Message::new(
         "tunnel.dial",
         CANNOT_CONNECT,
@@ -386,7 +403,7 @@ fn dial_refused(bastion: &str, endpoint: &Endpoint, context: Option<&ErrorContex
     )
 }
 
-fn dial_timeout(what: &str, context: Option<&ErrorContext<'_>>) -> Message {
+pub(super) fn dial_timeout(what: &str, context: Option<&ErrorContext<'_>>) -> Message {
     Message::new(
         "tunnel.dial-timeout",
         CANNOT_CONNECT,

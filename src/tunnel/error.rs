@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::DirectFailure;
+use super::{DirectFailure, RelayAbsence, RelayRefusal};
 use crate::aws::api_error::ApiAnswer;
 use crate::aws::{CallTimeout, CredentialsError};
 use crate::base::background::TaskStopped;
@@ -166,6 +166,25 @@ pub enum TunnelError {
         endpoint: Endpoint,
         /// The timeout.
         after: Duration,
+    },
+    /// The relay on the bastion did not connect to the database.
+    #[error("the relay on {} did not connect to {}: {}", .0.bastion, .0.endpoint, .0.words)]
+    Relay(Box<RelayRefusal>),
+    /// The relay on the bastion is gone, and with it all its connections.
+    #[error("the relay on {bastion} ended the connection: {reason}")]
+    RelayLost {
+        /// The managed node.
+        bastion: String,
+        /// The reason, as far as known.
+        reason: ForeignText,
+    },
+    /// There is no relay, and AWS refuses sessions to the database.
+    #[error("{relay}; without a relay: {host}")]
+    NeitherRelayNorHost {
+        /// The reason why the relay is not used.
+        relay: RelayAbsence,
+        /// The error of a session to the database.
+        host: Box<Self>,
     },
     /// The agent is stuck in the connection attempt of an earlier stream and has not reached this
     /// one.
@@ -356,7 +375,7 @@ impl TunnelError {
     #[must_use]
     pub fn into_io(self) -> io::Error {
         let kind = match &self {
-            Self::DialRefused { .. } => io::ErrorKind::ConnectionRefused,
+            Self::DialRefused { .. } | Self::Relay(_) => io::ErrorKind::ConnectionRefused,
             _ => io::ErrorKind::ConnectionReset,
         };
         io::Error::new(kind, self)

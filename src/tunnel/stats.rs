@@ -3,6 +3,8 @@
 use std::ops::AddAssign;
 use std::time::Duration;
 
+use super::RelayStats;
+
 /// Statistics of one transport at a moment.
 #[derive(Clone, Debug, Default)]
 pub struct TunnelStats {
@@ -16,6 +18,24 @@ pub struct TunnelStats {
     pub failed: u64,
     /// Totals of all sessions that were opened.
     pub totals: TunnelTotals,
+    /// The relay, if one is configured.
+    pub relay: Option<RelayStats>,
+}
+
+impl TunnelStats {
+    /// Adds the sessions to the relay, and their totals.
+    pub(super) fn add_relay(&mut self, relay: RelayStats, of_relay: Self) {
+        let sessions = of_relay.sessions.into_iter();
+        self.sessions.extend(sessions.map(|session| SessionStats {
+            to_relay: true,
+            ..session
+        }));
+        self.started += of_relay.started;
+        self.ended += of_relay.ended;
+        self.failed += of_relay.failed;
+        self.totals += of_relay.totals;
+        self.relay = Some(relay);
+    }
 }
 
 /// Counts that only increase.
@@ -49,6 +69,8 @@ pub struct SessionStats {
     pub bastion: Option<String>,
     /// Its state.
     pub state: SessionState,
+    /// It leads to the relay on the bastion: its one stream carries parts of many connections.
+    pub to_relay: bool,
     /// Its streams.
     pub streams: usize,
     /// Streams that are moving bytes.
@@ -69,6 +91,7 @@ impl SessionStats {
             id: None,
             bastion: None,
             state: SessionState::Starting,
+            to_relay: false,
             streams: 0,
             busy: 0,
             totals: TunnelTotals::default(),

@@ -224,6 +224,22 @@ pub(super) const SENTENCES: &[Sentence] = &[
         "resuming the SSM session failed; retrying",
         "resuming the session through {bastion} failed; retrying: {reason}",
     ),
+    good(
+        "connections use the relay of the bastion",
+        "connections use the relay on port {port} of {bastion}, over up to {sessions} session{sessions:s}",
+    ),
+    plain(
+        "cannot use the relay; using sessions to the database",
+        "cannot use the relay: {reason}; using sessions to the database. To use it, {remedy}; otherwise set relay = false",
+    ),
+    plain(
+        "found no relay; using sessions to the database",
+        "found no relay: {reason}; using sessions to the database. To use one, {remedy}",
+    ),
+    plain(
+        "lost a session to the relay",
+        "lost a session to the relay on {bastion}, {left} left: {reason}",
+    ),
     plain(
         "cannot open a session through this bastion",
         "cannot open a session through {bastion}: {reason}",

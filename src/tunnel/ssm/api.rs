@@ -27,7 +27,9 @@ use crate::config::Endpoint;
 use crate::tunnel::{ApiRefusal, TunnelError};
 
 /// The document that forwards to a host behind the managed node.
-const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";
+const TO_HOST: &str = "AWS-StartPortForwardingSessionToRemoteHost";
+/// The document that forwards to a port of the managed node itself.
+const TO_PORT: &str = "AWS-StartPortForwardingSession";
 /// Reason shown in the account's session history.
 const REASON: &str = "pgiam";
 /// Timeout for TerminateSession; AWS ends an abandoned session by itself.
@@ -49,11 +51,38 @@ pub(super) struct SessionTicket {
     pub(super) stream_url: String,
 }
 
-/// Calls `ssm:StartSession` for a forward to `endpoint` through `bastion`, with the session
-/// document `document` or AWS's own for a remote host.
+/// Destination of a session.
+#[derive(Clone, Debug)]
+pub(super) enum SessionRoute {
+    /// A host behind the managed node.
+    Host {
+        /// The host and its port.
+        endpoint: Endpoint,
+        /// The session document; `None`: AWS's own for a remote host.
+        document: Option<String>,
+    },
+    /// A port on the loopback interface of the managed node.
+    Port(u16),
+}
+
+impl SessionRoute {
+    /// Returns the address that the agent dials.
+    pub(super) fn endpoint(&self) -> Endpoint {
+        match self {
+            Self::Host { endpoint, .. } => endpoint.clone(),
+            Self::Port(port) => Endpoint {
+                host: "localhost".to_owned(),
+                port: *port,
+            },
+        }
+    }
+}
+
+/// Calls `ssm:StartSession` for a forward along `route` through `bastion`.
 ///
-/// A custom document gets the same two parameters, `host` and `portNumber`. The third one of AWS's,
-/// `localPortNumber`, is for its plugin; it has a default, and a document need not have it.
+/// A custom document gets the same two parameters as AWS's own, `host` and `portNumber`. The third
+/// one of AWS's, `localPortNumber`, is for its plugin; it has a default, and a document need not
+/// have it.
 ///
 /// # Errors
 /// [`TunnelError::Api`] with AWS's answer, [`TunnelError::ApiUnreachable`],
@@ -62,16 +91,19 @@ pub(super) async fn start_session(
     client: &Client,
     region: &Region,
     bastion: &str,
-    endpoint: &Endpoint,
-    document: Option<&str>,
+    route: &SessionRoute,
 ) -> Result<StartedSession, TunnelError> {
-    let answer = client
-        .start_session()
-        .target(bastion)
-        .document_name(document.unwrap_or(DOCUMENT))
-        .reason(REASON)
-        .parameters("host", vec![endpoint.host.clone()])
-        .parameters("portNumber", vec![endpoint.port.to_string()])
+    let call = client.start_session().target(bastion).reason(REASON);
+    let call = match route {
+        SessionRoute::Host { endpoint, document } => call
+            .document_name(document.as_deref().unwrap_or(TO_HOST))
+            .parameters("host", vec![endpoint.host.clone()])
+            .parameters("portNumber", vec![endpoint.port.to_string()]),
+        SessionRoute::Port(port) => call
+            .document_name(TO_PORT)
+            .parameters("portNumber", vec![port.to_string()]),
+    };
+    let answer = call
         .send()
         .await
         .map_err(|error| refusal(&error, "StartSession", bastion, region))?;

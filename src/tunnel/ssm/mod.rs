@@ -5,6 +5,8 @@
 //! task that owns its `socket` and protocol machines, and `stream`s, the handles held by
 //! connections; `state` is shared by them, `dials` attributes a refusal to a stream.
 //!
+//! With a relay on the bastion, `relayed` spreads the connections over sessions to it instead.
+//!
 //! `connect` opens the WebSocket at an `endpoint`, through a `proxy` if there is one; `api` calls
 //! Systems Manager, `datakey` KMS; `bastions` selects the next node, `ending` classifies the
 //! service's last message, `leftovers` ends sessions left open by a killed process.
@@ -21,6 +23,7 @@ mod pending_dials;
 mod placement;
 mod pool;
 mod proxy;
+mod relayed;
 mod session;
 mod socket;
 mod start;

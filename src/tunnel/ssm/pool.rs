@@ -1,6 +1,8 @@
 //! The sessions of one target: limited in number, started one at a time by one starter that all
 //! waiters share, closed when unused.
 
+mod alone;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -70,6 +72,8 @@ struct Sessions {
     starting: Option<Starting>,
     /// Time at which it began.
     starting_since: Option<Instant>,
+    /// Running starts of sessions for one stream each.
+    starting_alone: usize,
     /// No further session is requested before this; length of the pause.
     refused: Option<(Instant, Duration)>,
     /// AWS throttles, or a start panicked: time until which no session is requested at all, and the
@@ -259,7 +263,8 @@ impl SessionPool {
             .collect();
         let mut totals = sessions.count.by_ended;
         rows.iter().for_each(|row| totals += row.totals);
-        if sessions.starting().is_some() {
+        let shared = usize::from(sessions.starting().is_some());
+        for _ in 0..shared + sessions.starting_alone {
             let since = sessions.starting_since.unwrap_or_else(Instant::now);
             rows.push(SessionStats::starting(since.elapsed()));
         }
@@ -269,6 +274,7 @@ impl SessionPool {
             ended: sessions.count.ended,
             failed: sessions.count.failed,
             totals,
+            relay: None,
         }
     }
 
@@ -337,11 +343,18 @@ impl SessionPool {
     }
 
     async fn start_for_all(self: Arc<Self>, tell: watch::Sender<Option<Outcome>>) {
-        let outcome = background::outcome(self.starter.start()).await;
+        let outcome = background::outcome(self.starter.start(None)).await;
         let outcome = outcome.unwrap_or_else(|stopped| Err(TunnelError::Internal(stopped)));
         let mut sessions = self.lock();
         sessions.starting = None;
-        match &outcome {
+        self.settle(&mut sessions, &outcome);
+        // Under the lock, so that every waiter finds either the start or its outcome.
+        tell.send_replace(Some(outcome));
+    }
+
+    /// Adds a started session, or records why there is none.
+    fn settle(self: &Arc<Self>, sessions: &mut Sessions, outcome: &Outcome) {
+        match outcome {
             Ok(session) if sessions.closed => session.close(),
             Ok(session) => {
                 sessions.all.push(session.clone());
@@ -349,7 +362,7 @@ impl SessionPool {
                 (sessions.refused, sessions.standing) = (None, None);
                 sessions.panic_pause = None;
                 if !std::mem::replace(&mut sessions.swept, true) {
-                    self.tasks.spawn(Arc::clone(&self).sweep());
+                    self.tasks.spawn(Arc::clone(self).sweep());
                 }
             }
             Err(error) => {
@@ -357,8 +370,6 @@ impl SessionPool {
                 sessions.refuse_for_a_while(error);
             }
         }
-        // Under the lock, so that every waiter finds either the start or its outcome.
-        tell.send_replace(Some(outcome));
     }
 
     /// Closes sessions that were unused for long enough; ends with the last of them.

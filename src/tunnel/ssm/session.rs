@@ -130,6 +130,7 @@ impl SsmSession {
             id: Some(self.id.to_string()),
             bastion: Some(self.bastion.to_string()),
             state,
+            to_relay: false,
             streams: load.streams,
             busy: load.busy,
             totals: shared.totals(),

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 use uuid::Uuid;
 
+use super::api::SessionRoute;
 use super::bastions::{BastionSet, should_try_next};
 use super::driver::resume::{OpenedChannel, SessionCalls};
 use super::driver::{self, Driver, SessionPhase};
@@ -27,7 +28,7 @@ use crate::aws::{AwsContext, ClockWatch, Endpoints};
 use crate::base::jitter::jitter;
 use crate::base::names::{NodeId, Region, SessionId};
 use crate::base::single_flight::system_clock;
-use crate::config::{Endpoint, SsmSettings};
+use crate::config::{Endpoint, RelaySettings, SsmSettings};
 use crate::tunnel::ssm::data_channel;
 use crate::tunnel::{ApiRefusal, BastionCandidate, TunnelError};
 
@@ -67,11 +68,14 @@ struct StarterState {
     aws: Arc<AwsContext>,
     region: Option<Region>,
     settings: SsmSettings,
-    endpoint: Endpoint,
+    route: SessionRoute,
+    /// Maximum number of concurrent sessions.
+    most: usize,
     bastions: BastionSet,
 }
 
 impl SessionStarter {
+    /// Creates a starter of sessions to `endpoint`.
     pub(super) fn new(
         aws: Arc<AwsContext>,
         region: Option<Region>,
@@ -79,18 +83,48 @@ impl SessionStarter {
         endpoint: Endpoint,
     ) -> Self {
         let bastions = BastionSet::new(settings.bastion.clone(), aws.clone(), endpoint.clone());
+        let document = settings.document.clone();
+        Self::of(StarterState {
+            aws,
+            region,
+            most: settings.sessions,
+            settings,
+            route: SessionRoute::Host { endpoint, document },
+            bastions,
+        })
+    }
+
+    /// Creates a starter of sessions to the relay on the bastions of this one.
+    pub(super) fn to_relay(&self, relay: RelaySettings) -> Self {
+        let StarterState {
+            aws,
+            region,
+            settings,
+            ..
+        } = &*self.inner;
+        let endpoint = self.inner.route.endpoint();
+        Self::of(StarterState {
+            aws: Arc::clone(aws),
+            region: region.clone(),
+            settings: settings.clone(),
+            route: SessionRoute::Port(relay.port),
+            most: relay.sessions,
+            bastions: BastionSet::new(settings.bastion.clone(), Arc::clone(aws), endpoint),
+        })
+    }
+
+    fn of(state: StarterState) -> Self {
         Self {
-            inner: Arc::new(StarterState {
-                aws,
-                region,
-                settings,
-                endpoint,
-                bastions,
-            }),
+            inner: Arc::new(state),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             step: Arc::default(),
         }
+    }
+
+    /// Returns the address that the agent dials.
+    pub(super) fn destination(&self) -> Endpoint {
+        self.inner.route.endpoint()
     }
 
     /// Returns the step that the running start waits for, as a noun.
@@ -126,19 +160,22 @@ impl SessionStarter {
         Ok(api::nodes::carriers(client, ids).await)
     }
 
-    /// Starts a session through the first bastion that works.
-    pub(super) async fn start(&self) -> Result<SsmSession, TunnelError> {
-        let outcome = self.start_anywhere().await;
+    /// Starts a session through `on`, or through the first bastion that works.
+    pub(super) async fn start(&self, on: Option<&NodeId>) -> Result<SsmSession, TunnelError> {
+        let outcome = self.start_anywhere(on).await;
         if outcome.as_ref().is_err_and(is_about_credentials) {
             self.inner.aws.invalidate(); // The user will log in again; reload the credentials then.
         }
         outcome
     }
 
-    async fn start_anywhere(&self) -> Result<SsmSession, TunnelError> {
+    async fn start_anywhere(&self, on: Option<&NodeId>) -> Result<SsmSession, TunnelError> {
         let inner = &self.inner;
         self.enter(CREDENTIALS_STEP);
         let access = self.unless_stopped(inner.access()).await?;
+        if let Some(bastion) = on {
+            return self.start_through(&access, bastion).await;
+        }
         self.enter("ssm:DescribeInstanceInformation (bastion lookup)");
         let candidates = inner.bastions.candidates(&access.client, &access.region);
         let candidates = self.unless_stopped(candidates).await?;
@@ -216,7 +253,7 @@ impl SessionStarter {
         let about = driver::SessionInfo {
             bastion: bastion.clone(),
             session_id: session_id.clone(),
-            endpoint: self.inner.endpoint.clone(),
+            endpoint: self.inner.route.endpoint(),
             dial_timeout: self.inner.settings.dial_timeout,
             record,
             keep_alive: self.inner.settings.keep_alive,
@@ -302,8 +339,8 @@ impl SessionStarter {
         config.reorder_messages = REORDER_MESSAGES;
         config.reorder_bytes = REORDER_MESSAGES * ssm_channel::MAX_PAYLOAD;
         let mux = smux::Mux::new(smux::MuxRole::Client);
-        let sessions = self.inner.settings.sessions;
-        let shared = Arc::new(SharedSession::new(driver::channel(config), mux, sessions));
+        let channel = driver::channel(config);
+        let shared = Arc::new(SharedSession::new(channel, mux, self.inner.most));
         let (sender, phase) = watch::channel(SessionPhase::Starting);
         let (bastion, id) = (about.bastion.clone(), about.session_id.clone());
         let calls = self.calls(&about);
@@ -354,8 +391,7 @@ impl StarterState {
         bastion: &NodeId,
     ) -> Result<api::StartedSession, TunnelError> {
         let AwsAccess { client, region, .. } = access;
-        let document = self.settings.document.as_deref();
-        let starting = api::start_session(client, region, bastion, &self.endpoint, document);
+        let starting = api::start_session(client, region, bastion, &self.route);
         answered("ssm:StartSession", starting).await
     }
 

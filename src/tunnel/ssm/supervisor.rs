@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info};
 
 use super::pool::{SessionPool, StreamNeeds};
+use super::relayed::{RelayRoute, denied};
 use super::session::{SsmSession, StuckDial};
 use super::start::SessionStarter;
 use super::state::Repeatability;
@@ -39,6 +40,8 @@ pub struct SsmTransport {
     starter: SessionStarter,
     endpoint: Endpoint,
     settings: SsmSettings,
+    /// Route through a relay, if one is configured.
+    relay: Option<Arc<RelayRoute>>,
     /// The last dial that failed although its session, and so its name lookup, was fresh.
     fresh_failure: Mutex<Option<FreshFailure>>,
 }
@@ -62,21 +65,54 @@ impl SsmTransport {
     ) -> Self {
         let starter = SessionStarter::new(aws, region, settings.clone(), endpoint.clone());
         let pool = SessionPool::new(starter.clone(), settings.clone(), endpoint.clone());
+        let relay = settings.relay.map(|relay| {
+            let (settings, endpoint) = (settings.clone(), endpoint.clone());
+            RelayRoute::new(relay, settings, endpoint, &starter, Arc::clone(&pool))
+        });
         if settings.warm {
-            starter.tasks.spawn(Arc::clone(&pool).warm_up());
+            let (relay, pool) = (relay.clone(), Arc::clone(&pool));
+            starter.tasks.spawn(async move {
+                match relay {
+                    Some(relay) if matches!(relay.prepare().await, Ok(Some(_)) | Err(_)) => {}
+                    _ => pool.warm_up().await,
+                }
+            });
         }
         Self {
             pool,
             starter,
             endpoint,
             settings,
+            relay,
             fresh_failure: Mutex::default(),
+        }
+    }
+
+    /// Opens a stream through the relay if there is one, otherwise as [`Self::open_and_dial`] does.
+    async fn open_anyhow(&self, hello: Bytes, brief: bool) -> Result<Stream, TunnelError> {
+        let Some(relay) = &self.relay else {
+            let (_, stream) = self.open_and_dial(hello, brief).await?;
+            return Ok(Box::new(stream));
+        };
+        if let Some(stream) = relay.open(&hello).await? {
+            return Ok(stream);
+        }
+        match self.open_and_dial(hello, brief).await {
+            Ok((bastion, stream)) => {
+                relay.note_bastion(&bastion);
+                Ok(Box::new(stream))
+            }
+            Err(error) => Err(without_relay(relay, error)),
         }
     }
 
     /// Opens a stream and waits until the far side answers `hello`; retries through a fresh session
     /// when an older one fails.
-    async fn open_and_dial(&self, hello: Bytes, brief: bool) -> Result<SsmStream, TunnelError> {
+    async fn open_and_dial(
+        &self,
+        hello: Bytes,
+        brief: bool,
+    ) -> Result<(NodeId, SsmStream), TunnelError> {
         let asked = Instant::now();
         let mut moves = 0;
         let mut need = StreamNeeds {
@@ -97,12 +133,12 @@ impl SsmTransport {
                     session.retire();
                     continue;
                 }
-                return Ok(stream);
+                return Ok((session.bastion().clone(), stream));
             }
             let error = match self.dial(&session, &mut stream, &hello).await {
                 Ok(()) => {
                     self.dial_worked(&session, need.not_before);
-                    return Ok(stream);
+                    return Ok((session.bastion().clone(), stream));
                 }
                 Err(error) => error,
             };
@@ -293,22 +329,25 @@ impl SsmTransport {
 
 impl Transport for SsmTransport {
     fn open(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>> {
-        Box::pin(async move {
-            let stream = self.open_and_dial(hello, false).await?;
-            Ok(Box::new(stream) as Stream)
-        })
+        Box::pin(self.open_anyhow(hello, false))
     }
 
     fn open_briefly(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>> {
-        Box::pin(async move {
-            let stream = self.open_and_dial(hello, true).await?;
-            Ok(Box::new(stream) as Stream)
-        })
+        Box::pin(self.open_anyhow(hello, true))
     }
 
     fn prepare(&self) -> BoxFuture<'_, Result<Option<NodeId>, TunnelError>> {
         Box::pin(async move {
-            let session = self.pool.first().await?;
+            if let Some(relay) = &self.relay
+                && let Some(bastion) = relay.prepare().await?
+            {
+                return Ok(Some(bastion));
+            }
+            let session = self.pool.first().await;
+            let session = session.map_err(|error| match &self.relay {
+                Some(relay) => without_relay(relay, error),
+                None => error,
+            })?;
             Ok(Some(session.bastion().clone()))
         })
     }
@@ -318,23 +357,50 @@ impl Transport for SsmTransport {
     }
 
     fn readiness(&self) -> Readiness {
-        self.pool.readiness()
+        let of_relay = self.relay.as_ref().and_then(|relay| relay.readiness());
+        of_relay.unwrap_or_else(|| self.pool.readiness())
     }
 
     fn waits_for(&self) -> Option<&'static str> {
-        match self.pool.readiness() {
+        let starting = || match &self.relay {
+            Some(relay) if relay.readiness().is_some() => relay.step(),
+            _ => self.starter.step(),
+        };
+        match self.readiness() {
             Readiness::Up => Some("the first bytes of the database through the tunnel"),
-            Readiness::Starting => self.starter.step(),
+            Readiness::Starting => starting(),
             Readiness::Idle | Readiness::Interrupted => None,
         }
     }
 
     fn stats(&self) -> TunnelStats {
-        self.pool.stats()
+        let mut stats = self.pool.stats();
+        if let Some(relay) = &self.relay {
+            let (state, of_relay) = relay.stats();
+            stats.add_relay(state, of_relay);
+        }
+        stats
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.pool.shutdown())
+        Box::pin(async move {
+            match &self.relay {
+                Some(relay) => _ = tokio::join!(relay.shutdown(), self.pool.shutdown()),
+                None => self.pool.shutdown().await,
+            }
+        })
+    }
+}
+
+/// Returns the error of a session to the database. If AWS refuses that session, the relay would have
+/// been the other route.
+fn without_relay(relay: &RelayRoute, error: TunnelError) -> TunnelError {
+    match relay.absence() {
+        Some(absence) if denied(&error).is_some() => TunnelError::NeitherRelayNorHost {
+            relay: absence,
+            host: Box::new(error),
+        },
+        _ => error,
     }
 }
 

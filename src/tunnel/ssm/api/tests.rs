@@ -104,27 +104,39 @@ fn header(head: &str, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn start_session_names_host_port_and_document() {
+async fn start_session_names_document_host_and_port() {
     let opened = json!({"SessionId": "me-0", "TokenValue": "t", "StreamUrl": "wss://x"});
-    let service = Service::with(vec![(200, opened.clone()), (200, opened)]).await;
-    let endpoint = Endpoint {
-        host: "db.example".to_owned(),
-        port: 5432,
+    let service = Service::with(vec![(200, opened); 3]).await;
+    let to_host = |document: Option<&str>| SessionRoute::Host {
+        endpoint: "db.example:5432".parse().unwrap(),
+        document: document.map(str::to_owned),
     };
-    let client = &service.client;
-    for document in [None, Some("Own")] {
-        let started = start_session(client, &REGION, &NODE, &endpoint, document);
+    for route in [
+        to_host(None),
+        to_host(Some("Own")),
+        SessionRoute::Port(5439),
+    ] {
+        let started = start_session(&service.client, &REGION, &NODE, &route);
         let started = started.await.unwrap();
         assert_eq!(started.session_id, "me-0");
         assert_eq!(started.ticket.unwrap().stream_url, "wss://x");
     }
-    for ((operation, body), document) in service.asked().into_iter().zip([DOCUMENT, "Own"]) {
+    let host = json!({"host": ["db.example"], "portNumber": ["5432"]});
+    let expected = [
+        ("AWS-StartPortForwardingSessionToRemoteHost", &host),
+        ("Own", &host),
+        (
+            "AWS-StartPortForwardingSession",
+            &json!({"portNumber": ["5439"]}),
+        ),
+    ];
+    for ((operation, body), (document, parameters)) in service.asked().into_iter().zip(expected) {
         assert_eq!(operation, "StartSession");
         assert_eq!(
             body,
             json!({
                 "Target": "i-1", "DocumentName": document, "Reason": "pgiam",
-                "Parameters": {"host": ["db.example"], "portNumber": ["5432"]},
+                "Parameters": parameters,
             })
         );
     }
