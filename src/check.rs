@@ -62,6 +62,8 @@ pub enum CheckStep {
     Bastion,
     /// Session Manager session.
     Session,
+    /// Relay on the bastion.
+    Relay,
     /// Connection to the database port.
     Port,
     /// TLS certificate.
@@ -79,6 +81,7 @@ impl CheckStep {
     fn all(config: &TargetConfig, speed: bool) -> Vec<Self> {
         let tunnel = matches!(config.settings.via, Via::Ssm(_));
         let iam = config.settings.login.auth == Auth::Iam;
+        let relay = matches!(&config.settings.via, Via::Ssm(via) if via.relay.is_some());
         let all = [
             (Self::Running, true),
             (Self::Credentials, true),
@@ -88,6 +91,7 @@ impl CheckStep {
             (Self::Permission, iam),
             (Self::Bastion, tunnel),
             (Self::Session, tunnel),
+            (Self::Relay, relay),
             (Self::Port, true),
             (Self::Tls, true),
             (Self::Login, true),
@@ -110,6 +114,7 @@ impl CheckStep {
             Self::Permission => "permission",
             Self::Bastion => "bastion",
             Self::Session => "session",
+            Self::Relay => "relay",
             Self::Port => "port",
             Self::Tls => "tls",
             Self::Login => "login",
@@ -130,6 +135,7 @@ impl CheckStep {
             Self::Permission => "simulating permissions with IAM",
             Self::Bastion => "reading the bastion's status from Systems Manager",
             Self::Session => "opening a session",
+            Self::Relay => "looking for the relay",
             Self::Port => "connecting to the database",
             Self::Tls => "verifying the certificate",
             Self::Login => "logging in",
@@ -366,6 +372,7 @@ impl CheckRun {
             CheckStep::Permission => self.permission(&context).await,
             CheckStep::Bastion => self.bastion(&context).await,
             CheckStep::Session => bastion::session(&context).await,
+            CheckStep::Relay => bastion::relay(&context),
             CheckStep::Port => self.port(&context).await,
             CheckStep::Tls => self.tls().await,
             CheckStep::Login => self.login().await,

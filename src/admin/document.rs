@@ -14,7 +14,7 @@ use crate::config::{Auth, Bastion, Via};
 use crate::observe::{
     Connection, LastError, ListedTarget, LoginTimes, Observed, RecentError, TargetStatus,
 };
-use crate::tunnel::SessionStats;
+use crate::tunnel::{RelayState, RelayStats, SessionStats};
 
 /// A running pgiam.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -110,6 +110,8 @@ pub struct TargetDocument {
     pub logins: LoginsDocument,
     /// Last failure.
     pub last_error: Option<FailureDocument>,
+    /// Relay on the bastion; none if none is configured.
+    pub relay: Option<RelayDocument>,
     /// Session Manager sessions.
     pub sessions: Vec<SessionDocument>,
     /// Connections, oldest first.
@@ -177,6 +179,47 @@ pub struct FailureDocument {
     pub count: u64,
 }
 
+/// The relay of a target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RelayDocument {
+    /// Its port on the bastion.
+    pub port: u16,
+    /// `untried`, `trying`, `in use`, `absent` or `failed`.
+    pub state: String,
+    /// Bastion of a relay in use.
+    pub bastion: Option<String>,
+    /// Number of sessions that the connections are spread over.
+    pub carriers: usize,
+    /// Reason why it is not used.
+    pub reason: Option<String>,
+    /// Remedy.
+    pub hint: Option<String>,
+}
+
+impl RelayDocument {
+    fn of(stats: &RelayStats) -> Self {
+        let document = Self {
+            port: stats.port,
+            state: stats.state.as_str().to_owned(),
+            ..Self::default()
+        };
+        match &stats.state {
+            RelayState::InUse { bastion, carriers } => Self {
+                bastion: Some(bastion.to_string()),
+                carriers: *carriers,
+                ..document
+            },
+            RelayState::Absent(absence) => Self {
+                reason: Some(absence.to_string()),
+                hint: Some(absence.remedy().to_owned()),
+                ..document
+            },
+            RelayState::Untried | RelayState::Trying | RelayState::Failed => document,
+        }
+    }
+}
+
 /// A Session Manager session.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -187,6 +230,8 @@ pub struct SessionDocument {
     pub bastion: Option<String>,
     /// `starting`, `up`, `interrupted` or `leaving`.
     pub state: String,
+    /// `true` if it leads to the relay; its one stream then carries parts of all connections.
+    pub to_relay: bool,
     /// Number of streams: one per connection.
     pub streams: usize,
     /// Number of streams that are transferring data.
@@ -306,7 +351,10 @@ impl TargetDocument {
             Via::Direct => ("direct", None, None),
             Via::Ssm(settings) => {
                 let bastion = Bastion::to_string(&settings.bastion);
-                ("ssm", Some(bastion), Some(settings.sessions))
+                let relay = status.tunnel.relay.as_ref();
+                let relay = relay.filter(|it| matches!(it.state, RelayState::InUse { .. }));
+                let most = relay.map_or(settings.sessions, |relay| relay.sessions);
+                ("ssm", Some(bastion), Some(most))
             }
         };
         let trips = status.tunnel.sessions.iter().filter_map(|s| s.round_trip);
@@ -346,6 +394,7 @@ impl TargetDocument {
             bytes_down,
             logins: LoginsDocument::of(observed.login_times(&target.name)),
             last_error: observed.last_error(&target.name).map(FailureDocument::of),
+            relay: status.tunnel.relay.as_ref().map(RelayDocument::of),
             sessions: status
                 .tunnel
                 .sessions
@@ -424,6 +473,7 @@ impl SessionDocument {
             id: stats.id,
             bastion: stats.bastion,
             state: stats.state.as_str().to_owned(),
+            to_relay: stats.to_relay,
             streams: stats.streams,
             busy: stats.busy,
             bytes_up: stats.totals.up,

@@ -7,7 +7,7 @@ use crate::aws::discover;
 use crate::config::{Bastion, Via};
 use crate::failure::connection::ConnectionError;
 use crate::postgres::target::PgContext;
-use crate::tunnel::{BastionCandidate, BastionState};
+use crate::tunnel::{BastionCandidate, BastionState, RELAY_VERSION, RelayAbsence, RelayState};
 
 impl CheckRun {
     /// Runs the bastion step: selects a bastion and reports if it is usable.
@@ -71,6 +71,44 @@ pub(super) async fn session(context: &PgContext) -> StepOutcome {
         Err(ConnectionError::Tunnel(error)) if error.is_about_the_name() => StepOutcome::ok("open"),
         Err(error) => StepOutcome::failed(context.explain(&error)),
     }
+}
+
+/// Runs the relay step: reports what the session step has found.
+pub(super) fn relay(context: &PgContext) -> StepOutcome {
+    let Some(relay) = context.transport.stats().relay else {
+        return StepOutcome::skipped("no relay is configured");
+    };
+    let (port, sessions) = (relay.port, relay.sessions);
+    let Via::Ssm(settings) = &context.target.settings.via else {
+        return StepOutcome::skipped("no tunnel is configured");
+    };
+    let is_explicit = settings.relay.is_some_and(|relay| relay.is_explicit);
+    let outcome = match &relay.state {
+        RelayState::InUse { bastion, .. } => StepOutcome::ok(format!(
+            "answers on port {port} of {bastion}, protocol {RELAY_VERSION}; a connection may use {sessions} session{}",
+            if sessions == 1 { "" } else { "s" }
+        )),
+        RelayState::Absent(absence) if is_explicit => {
+            StepOutcome::warning(absence.to_string()).remedy(remedy(absence))
+        }
+        RelayState::Absent(absence) => {
+            StepOutcome::skipped(format!("{absence}; {}", absence.remedy()))
+        }
+        RelayState::Untried | RelayState::Trying | RelayState::Failed => {
+            StepOutcome::skipped("unknown: no session to it was opened")
+        }
+    };
+    outcome
+        .fact("port", port)
+        .fact("state", relay.state.as_str())
+        .fact("sessions", sessions)
+}
+
+fn remedy(absence: &RelayAbsence) -> String {
+    format!(
+        "Connections use sessions to the database instead. To use the relay, {}.",
+        absence.remedy()
+    )
 }
 
 /// Returns the first carrier without a known fault, or else the first.

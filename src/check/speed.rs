@@ -6,6 +6,7 @@ use super::query::{QueryClient, RowRate, SqlQueryError};
 use super::{CheckRun, ConnectionProgress, StepOutcome};
 use crate::config::Via;
 use crate::postgres::target::PgContext;
+use crate::tunnel::RelayState;
 
 /// Number of measured round trips, and the time limit for all.
 const ROUND_TRIPS: usize = 15;
@@ -40,7 +41,9 @@ impl CheckRun {
             Via::Ssm(settings) => Some(settings.sessions),
             Via::Direct => None,
         };
-        say(&measured, sessions)
+        let relay = context.transport.stats().relay;
+        let relay = relay.filter(|relay| matches!(relay.state, RelayState::InUse { .. }));
+        say(&measured, sessions, relay.map(|relay| relay.sessions))
     }
 }
 
@@ -88,12 +91,17 @@ fn median(times: &mut [Duration]) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-fn say(measured: &SpeedResult, sessions: Option<usize>) -> StepOutcome {
+/// Reports the speed. `relay`: the maximum number of sessions that one connection uses.
+fn say(measured: &SpeedResult, sessions: Option<usize>, relay: Option<usize>) -> StepOutcome {
     let millis = measured.round_trip.as_secs_f64() * 1000.0;
     let megabytes = rate(measured.flow) / 1e6;
     let said = format!("{millis:.1} ms round trip, {megabytes:.2} MB/s download");
     let outcome = StepOutcome::ok(said);
     let outcome = match sessions {
+        Some(_) if relay.is_some() => outcome.detail(format!(
+            "One session transfers about 0.7 MB/s; through the relay a connection uses up to {}. They are opened while a transfer lasts, so a long one is faster than this one.",
+            relay.unwrap_or_default()
+        )),
         Some(1) => outcome.detail(
             "One session transfers about 0.7 MB/s, and this target may use only one (sessions = 1).",
         ),
@@ -137,10 +145,10 @@ mod tests {
             round_trip: median(&mut [9, 2, 3].map(Duration::from_millis)),
             flow: flow(2_000_000, 2857),
         };
-        let outcome = say(&measured, Some(4));
+        let outcome = say(&measured, Some(4), None);
         assert_eq!(outcome.said, "3.0 ms round trip, 0.70 MB/s download");
         assert_eq!(outcome.facts["round_trip_ms"], 3.0);
         assert_eq!(outcome.facts["megabytes_per_second"], 0.7);
-        assert_eq!(say(&measured, None).detail, None);
+        assert_eq!(say(&measured, None, None).detail, None);
     }
 }

@@ -16,7 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::live::Traffic;
 use super::{Observed, TargetStatus};
 use crate::base::names::TargetName;
-use crate::tunnel::{SessionState, TunnelTotals};
+use crate::tunnel::{RelayState, SessionState, TunnelTotals};
 
 /// Bucket limits of the stages' histograms in seconds: from a cached token to the longest wait of a
 /// client.
@@ -258,6 +258,7 @@ fn connections(registry: &mut Registry, observed: &Observed, statuses: &[TargetS
 fn tunnels(registry: &mut Registry, statuses: &[TargetStatus]) {
     let sessions: Family<ByState, Gauge> = Family::default();
     let streams: Family<ByTarget, Gauge> = Family::default();
+    let relays: Family<ByTarget, Gauge> = Family::default();
     let trip: Family<ByTarget, Seconds> = Family::default();
     let bytes: Family<ByDirection, Counter> = Family::default();
     let counters: [Family<ByTarget, Counter>; 5] = std::array::from_fn(|_| Family::default());
@@ -279,6 +280,14 @@ fn tunnels(registry: &mut Registry, statuses: &[TargetStatus]) {
         let trips = status.tunnel.sessions.iter().filter_map(|s| s.round_trip);
         if let Some(shortest) = trips.min() {
             trip.get_or_create(&by_target).set(shortest.as_secs_f64());
+        }
+        if let Some(relay) = &status.tunnel.relay {
+            let carriers = match relay.state {
+                RelayState::InUse { carriers, .. } => carriers,
+                _ => 0,
+            };
+            let gauge = relays.get_or_create(&by_target);
+            gauge.set(i64::try_from(carriers).unwrap_or(i64::MAX));
         }
         let TunnelTotals {
             up,
@@ -312,6 +321,8 @@ fn tunnels(registry: &mut Registry, statuses: &[TargetStatus]) {
         "Open mux streams in all sessions of the target",
         streams,
     );
+    let help = "Sessions to the relay that connections are spread over; 0 if it is not used";
+    registry.register("tunnel_relay_sessions", help, relays);
     let help = "Smoothed round trip to the bastion's agent; the shortest of all sessions";
     registry.register_with_unit("tunnel_round_trip", help, Unit::Seconds, trip);
     let help = "Bytes in all sessions, including TLS and logins";

@@ -347,7 +347,7 @@ export class View {
     set(target, "dir", "auto");
     say(bastion, item.bastion ?? "–");
     badge(child(state, "state"), item.state);
-    say(streams, String(item.streams));
+    say(streams, item.to_relay ? "relay" : String(item.streams));
     say(trip, took(item.round_trip_seconds));
     say(down, bytes(item.bytes_down));
     say(up, bytes(item.bytes_up));

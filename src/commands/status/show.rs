@@ -93,6 +93,11 @@ fn one(process: &ProcessDocument, width: usize, rates: Option<&RateMeter>) -> St
             (None, None) => {}
         }
     }
+    for remark in process.targets.iter().filter_map(without_relay) {
+        for line in wrapped(&remark, width) {
+            _ = writeln!(text, "{}", styled(DIM, line));
+        }
+    }
     let left_out = process
         .left_out
         .iter()
@@ -202,10 +207,29 @@ fn target_row(target: &TargetDocument) -> [String; 7] {
         target.port.to_string(),
         state,
         format!("{open}{limit}"),
-        target.bastion.clone().unwrap_or_else(|| target.via.clone()),
+        via(target),
         target.endpoint.clone(),
         last.unwrap_or_default(),
     ]
+}
+
+/// Returns the route to the database.
+pub(super) fn via(target: &TargetDocument) -> String {
+    let bastion = target.bastion.as_ref().unwrap_or(&target.via);
+    match &target.relay {
+        Some(relay) if relay.state == "in use" => format!("{bastion} (relay)"),
+        _ => bastion.clone(),
+    }
+}
+
+/// Returns the remark about a relay that is not used.
+fn without_relay(target: &TargetDocument) -> Option<String> {
+    let relay = target.relay.as_ref()?;
+    let (reason, hint) = (relay.reason.as_ref()?, relay.hint.as_ref()?);
+    let name = &target.name;
+    Some(format!(
+        "target \"{name}\" uses no relay: {reason}. To use one, {hint}"
+    ))
 }
 
 fn session_row(session: &SessionDocument) -> [String; 9] {
@@ -221,7 +245,10 @@ fn session_row(session: &SessionDocument) -> [String; 9] {
         session.id.clone().unwrap_or_else(none),
         session.bastion.clone().unwrap_or_else(none),
         state,
-        session.streams.to_string(),
+        match session.to_relay {
+            true => "relay".to_owned(),
+            false => session.streams.to_string(),
+        },
         bytes(session.bytes_up),
         bytes(session.bytes_down),
         age(session.age_seconds),

@@ -6,6 +6,7 @@ fn busy() -> ProcessDocument {
         id: Some("dev-0123456789abcdef0123456789".to_owned()),
         bastion: Some("i-0123456789abcdef0".to_owned()),
         state: "up".to_owned(),
+        to_relay: false,
         streams: 2,
         busy: 1,
         bytes_up: 5_300,

@@ -8,7 +8,7 @@ use crate::admin::document::{
     ConnectionDocument, FailureDocument, ProcessDocument, TargetDocument,
 };
 use crate::commands::status::rates::{ByteRate, RateMeter, SECONDS_KEPT};
-use crate::commands::status::show::{age, bytes, human};
+use crate::commands::status::show::{age, bytes, human, via};
 
 /// Look of a cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -191,10 +191,7 @@ impl Readings<'_> {
             self.rate(rate.map(|rate| rate.down)),
             // Its bars are drawn when the width of the column is known.
             (String::new(), Tone::Good),
-            (
-                target.bastion.clone().unwrap_or_else(|| target.via.clone()),
-                Tone::Dim,
-            ),
+            (via(target), Tone::Dim),
             (target.endpoint.clone(), Tone::Dim),
         ]);
         let last = target.last_error.as_ref().map(|error| error.id.clone());
