@@ -524,9 +524,9 @@ async fn what_cannot_be_meant_is_refused_with_the_remedy() {
             "target \"db:1\": invalid bastion \"bastion-1\":",
         ),
         (
-            &["db:1", "--bastion", "i-1", "--sessions", "21"],
+            &["db:1", "--bastion", "i-1", "--sessions", "33"],
             2,
-            "invalid sessions 21: expected 1 to 20",
+            "invalid sessions 33: expected 1 to 32",
         ),
         (
             &["db:1", "--target", "orders"],
