@@ -32,11 +32,7 @@ pub(super) fn refused(refusal: &RelayRefusal, context: Option<&ErrorContext<'_>>
         )
         .detail(reported)
         .hint("Close unused connections, or try again later. The limits are in docs/relay.md."),
-        RefusalKind::Stopping
-        | RefusalKind::Lost
-        | RefusalKind::Version
-        | RefusalKind::Generation
-        | RefusalKind::Other => lost(bastion, words),
+        _ => lost(bastion, words),
     }
 }
 
