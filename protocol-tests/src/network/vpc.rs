@@ -64,7 +64,7 @@ impl Vpc {
     /// A second call changes the endpoint and keeps the address.
     pub fn add(&self, host: &str, port: u16, endpoint: Endpoint) -> IpAddr {
         let mut tables = lock(&self.0);
-        let address = match host.parse().ok().or_else(|| tables.find(host)) {
+        let address = match literal(host).or_else(|| tables.find(host)) {
             Some(known) => known,
             None => {
                 tables.handed_out += 1;
@@ -115,7 +115,7 @@ impl Vpc {
 
     /// The first address of a name. Address literals resolve to themselves.
     pub fn resolve(&self, host: &str) -> Option<IpAddr> {
-        host.parse().ok().or_else(|| lock(&self.0).find(host))
+        literal(host).or_else(|| lock(&self.0).find(host))
     }
 
     /// A DNS lookup on the bastion: all addresses of the name.
@@ -123,7 +123,7 @@ impl Vpc {
     /// # Errors
     /// The words of Go's resolver, which the real agent uses.
     pub fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, String> {
-        if let Ok(address) = host.parse() {
+        if let Some(address) = literal(host) {
             return Ok(vec![address]);
         }
         let tables = lock(&self.0);
@@ -166,6 +166,14 @@ impl Tables {
     fn find(&self, host: &str) -> Option<IpAddr> {
         let addresses = self.names.get(&host.to_ascii_lowercase())?;
         addresses.first().copied()
+    }
+}
+
+/// The address that a text is, or that every node's own hosts file has for it.
+fn literal(host: &str) -> Option<IpAddr> {
+    match host {
+        "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
+        other => other.parse().ok(),
     }
 }
 

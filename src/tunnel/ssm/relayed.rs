@@ -459,9 +459,18 @@ enum NoRelay {
 
 /// Returns the meaning of a session that could not be opened.
 fn refused(error: TunnelError) -> NoRelay {
-    match denied(&error) {
-        Some(reason) => NoRelay::Absent(RelayAbsence::Denied(reason)),
-        None => NoRelay::Failed(error),
+    if let Some(reason) = denied(&error) {
+        return NoRelay::Absent(RelayAbsence::Denied(reason));
+    }
+    match error {
+        // The pool remembers a session that ended early.
+        TunnelError::NameNotResolved { .. }
+        | TunnelError::SessionEnded { .. }
+        | TunnelError::ChannelLost { .. }
+        | TunnelError::Protocol { .. } => {
+            NoRelay::Absent(RelayAbsence::SessionLost(ForeignText::new(&error.to_string())))
+        }
+        error => NoRelay::Failed(error),
     }
 }
 
