@@ -8,6 +8,7 @@ mod help;
 pub mod logging;
 mod login;
 mod psql_flags;
+mod relay;
 mod serve;
 mod service;
 mod switches;
@@ -32,6 +33,7 @@ pub use args::{
 };
 pub(crate) use help::clause;
 pub use login::{LoginArgs, LogoutArgs};
+pub use relay::RelayArgs;
 pub use serve::{ServeArgs, TunnelArgs};
 pub use service::{
     ConfirmArgs, DownArgs, ServiceArgs, ServiceCommand, ServiceInstallArgs, ServiceLogsArgs,
@@ -99,6 +101,9 @@ pub enum Command {
     /// Forward plain TCP to any host and port behind the bastion: MySQL, Redis, HTTP.
     #[command(after_help = examples::TUNNEL)]
     Tunnel(Box<TunnelArgs>),
+    /// On the bastion: carry connections that clients spread over several sessions.
+    #[command(after_help = examples::RELAY, mut_arg("config", |arg| arg.hide(true)))]
+    Relay(Box<RelayArgs>),
     /// Show the running pgiam: targets, sessions, connections, last errors.
     #[command(after_help = examples::STATUS)]
     Status(Box<StatusArgs>),
@@ -298,6 +303,7 @@ impl Command {
                 SetupCommand::Bastion(args) => &args.program,
             },
             Self::Tunnel(args) => &args.program,
+            Self::Relay(args) => &args.program,
             Self::Status(args) => &args.program,
             Self::Wait(args) => &args.program,
             Self::Stop(args) => &args.program,
@@ -315,7 +321,7 @@ impl Command {
     #[must_use]
     pub fn default_log(&self) -> &'static str {
         match self {
-            Self::Serve(_) | Self::Tunnel(_) => "info",
+            Self::Serve(_) | Self::Tunnel(_) | Self::Relay(_) => "info",
             _ => "error",
         }
     }

@@ -18,6 +18,7 @@ pub mod login;
 pub mod logout;
 mod prompt;
 pub mod psql;
+pub mod relay;
 mod reload;
 pub mod resolve_target;
 pub mod run;
@@ -83,6 +84,7 @@ async fn run_command(command: &Command, passed: PassedSockets) -> anyhow::Result
         Command::Token(args) => until_stopped(token::token(args)).await,
         Command::Setup(args) => until_stopped(setup::setup(args)).await,
         Command::Tunnel(args) => tunnel::tunnel(args).await.map(|()| 0),
+        Command::Relay(args) => relay::relay(args).await.map(|()| 0),
         Command::Status(args) => status::status(args).await,
         Command::Wait(args) => status::wait(args).await,
         Command::Stop(args) => status::stop(args).await,

@@ -22,6 +22,7 @@ pub mod login;
 pub mod observe;
 pub mod platform;
 pub mod postgres;
+pub mod relay;
 pub mod report;
 pub mod serving;
 pub mod setup;

@@ -20,7 +20,7 @@ mod stream;
 mod tests;
 
 pub use bundle::{OpenedStreams, StripedBundle};
-pub use carrier::{Carrier, CarrierEnd};
+pub use carrier::{Carrier, CarrierEnd, close_gently};
 pub use greeting::{NoHello, read_hello};
 pub use refusal::{Refusal, RefusalKind, StripingError};
 pub use state::{BundleState, CarrierStats};

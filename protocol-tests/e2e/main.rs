@@ -21,6 +21,7 @@ mod local;
 mod login;
 mod login_aws;
 mod machine;
+mod relay;
 mod running;
 mod servers;
 mod setup;

@@ -68,7 +68,7 @@ pub struct ProgramArgs {
     #[arg(long, env = "PGIAM_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human, help_heading = PROGRAM)]
     pub log_format: LogFormat,
     /// Log filter: error, warn, info, debug, trace, or a tracing filter such as
-    /// "info,pgiam::tunnel=debug". Default: info for serve and tunnel, error for other commands.
+    /// "info,pgiam::tunnel=debug". Default: info for serve, tunnel and relay; error for other commands.
     #[arg(
         long,
         env = "PGIAM_LOG",

@@ -135,6 +135,15 @@ pgiam forwards bytes unchanged: it does not log in, encrypt or verify. TLS
 clients that verify the server's name need the real name (curl --connect-to),
 or must verify the certificate authority only (mysql --ssl-mode=VERIFY_CA).";
 
+pub(super) const RELAY: &str = "\
+Examples:
+  pgiam relay                                 allow RDS and DSQL endpoints
+  pgiam relay --allow '*.abc123.eu-central-1.rds.amazonaws.com'
+  pgiam relay --allow rds --allow pg.internal:5432
+Run it on the bastion; docs/relay.md has a systemd unit. Clients use it with
+relay = \"auto\", in sessions to its port: one connection is then as fast as all
+its sessions together. It needs no credentials and no configuration file.";
+
 pub(super) const STATUS: &str = "\
 Examples:
   pgiam status

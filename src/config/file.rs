@@ -357,6 +357,7 @@ pub(crate) const COMMANDS: &[&str] = &[
     "token",
     "setup",
     "tunnel",
+    "relay",
     "status",
     "wait",
     "stop",

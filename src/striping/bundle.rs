@@ -70,19 +70,20 @@ impl StripedBundle {
         generation: u16,
         stream: Stream,
     ) -> Result<Carrier, StripingError> {
-        self.add((index, generation), stream, None)
+        let added = self.add((index, generation), stream, None);
+        added.map_err(|failed| failed.1)
     }
 
     /// Adds a carrier whose hello has arrived (relay), with the bytes that came behind it.
     ///
     /// # Errors
-    /// Those of [`attach`](Self::attach).
+    /// The carrier, and an error as of [`attach`](Self::attach).
     pub fn accept(
         &self,
         hello: &Hello,
         stream: Stream,
         rest: &[u8],
-    ) -> Result<Carrier, StripingError> {
+    ) -> Result<Carrier, Box<(Stream, StripingError)>> {
         self.add((hello.index, hello.generation), stream, Some(rest))
     }
 
@@ -91,7 +92,7 @@ impl StripedBundle {
         (index, generation): (u8, u16),
         stream: Stream,
         accepted: Option<&[u8]>,
-    ) -> Result<Carrier, StripingError> {
+    ) -> Result<Carrier, Box<(Stream, StripingError)>> {
         let (sender, progress) = watch::channel(match accepted {
             Some(_) => Progress::Ready,
             None => Progress::Starting,
@@ -107,7 +108,7 @@ impl StripedBundle {
             sent: 0,
             received: 0,
         };
-        self.shared.change(|machines, now| {
+        let attached = self.shared.change(|machines, now| {
             machines.check()?;
             machines.bundle.attach(index, generation, now)?;
             machines.insert(index, slot);
@@ -118,7 +119,10 @@ impl StripedBundle {
                 }
             }
             Ok::<(), StripingError>(())
-        })?;
+        });
+        if let Err(error) = attached {
+            return Err(Box::new((stream, error)));
+        }
         let task = CarrierTask::new((index, generation), stream, Arc::clone(&self.shared));
         self.tasks.spawn(task.run(sender));
         Ok(Carrier { progress })

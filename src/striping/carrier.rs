@@ -6,11 +6,13 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use stripe::StripeError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::refusal::Refusal;
 use super::state::{Machines, Shared};
@@ -19,6 +21,8 @@ use crate::base::stream::Stream;
 
 /// Size of the buffer that a thread reads carriers into: a carrier without bytes needs none.
 const BUFFER: usize = 64 * 1024;
+/// Time for the peer to close a carrier that this side has closed.
+const LAST_READS: Duration = Duration::from_secs(2);
 /// Number of reads after which a carrier lets other tasks run.
 const TURN: u32 = 16;
 
@@ -108,17 +112,20 @@ impl CarrierTask {
     pub(super) async fn run(mut self, progress: watch::Sender<Progress>) {
         let end = poll_fn(|cx| self.poll(cx)).await;
         let (index, generation) = (self.index, self.generation);
-        self.shared.change(|machines, now| {
+        let reason = self.shared.change(|machines, now| {
             machines.bundle.detach(index, generation, now);
-            let slot = machines.carriers.get(&index);
-            if slot.is_some_and(|slot| slot.generation == generation) {
-                machines.carriers.remove(&index);
-            }
+            let slot = machines.carriers.get(&index)?;
+            let is_current = slot.generation == generation;
+            is_current.then(|| machines.carriers.remove(&index))??.leave
         });
-        if !matches!(end, CarrierEnd::Lost(_)) {
-            pump::close(&mut *self.stream).await;
-        }
+        // A refusal counts, even if the relay closed the carrier in the same moment.
+        let end = reason.unwrap_or(end);
+        let is_open = !matches!(end, CarrierEnd::Lost(_) | CarrierEnd::Closed);
         progress.send_replace(Progress::Ended(end));
+        match is_open {
+            true => close_gently(&mut self.stream).await,
+            false => pump::close(&mut *self.stream).await,
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CarrierEnd> {
@@ -203,6 +210,15 @@ impl CarrierTask {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// Closes a stream behind its last bytes, and reads what still comes: unread bytes would make the
+/// system reset the connection, and the peer would lose the last ones.
+pub async fn close_gently(stream: &mut Stream) {
+    pump::close(&mut **stream).await;
+    let mut nowhere = tokio::io::sink();
+    let rest = tokio::io::copy(stream, &mut nowhere);
+    _ = timeout(LAST_READS, rest).await;
 }
 
 fn lost(error: io::Error) -> CarrierEnd {

@@ -30,6 +30,8 @@ pub enum RefusalKind {
     Version,
     /// The carrier's number was used before.
     Generation,
+    /// The relay does not know the bundle of the carrier (any more).
+    UnknownBundle,
     /// The peer is shutting down.
     Stopping,
     /// The connection behind the peer has broken.
@@ -39,7 +41,7 @@ pub enum RefusalKind {
 }
 
 impl RefusalKind {
-    const ALL: [(Self, &'static str); 10] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::NotAllowed, "not-allowed"),
         (Self::UnknownName, "unknown-name"),
         (Self::Refused, "refused"),
@@ -47,6 +49,7 @@ impl RefusalKind {
         (Self::Full, "full"),
         (Self::Version, "version"),
         (Self::Generation, "generation"),
+        (Self::UnknownBundle, "unknown-bundle"),
         (Self::Stopping, "stopping"),
         (Self::Lost, "lost"),
         (Self::Other, "other"),

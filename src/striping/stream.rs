@@ -46,6 +46,22 @@ impl StripedStream {
         .await
     }
 
+    /// Waits until the peer has reset the stream, or the bundle is over. Cancel-safe.
+    pub async fn closed(&mut self) {
+        poll_fn(|cx| {
+            let mut machines = self.shared.lock();
+            let is_over = machines.over.is_some();
+            match machines.streams.get_mut(&self.id) {
+                Some(slot) if !is_over && !matches!(slot.end, Some(StreamEnd::Reset(_))) => {
+                    slot.reader = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+                _ => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+
     /// Takes the next received bytes; `None` at the end of the stream. They count as unread until
     /// [`consumed`](Self::consumed).
     ///

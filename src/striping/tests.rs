@@ -71,7 +71,8 @@ impl Joined {
         far.write_all(&rest).await.unwrap();
         let mut first = vec![0; rest.len()];
         relay.read_exact(&mut first).await.unwrap();
-        self.relay.accept(&hello, Box::new(relay), &first).unwrap();
+        let accepted = self.relay.accept(&hello, Box::new(relay), &first);
+        accepted.map_err(|failed| failed.1).unwrap();
         (near, far)
     }
 

@@ -122,7 +122,7 @@ impl Transport for DirectTransport {
 /// # Errors
 /// The most specific one when all have failed, or when some have and the time is up; `None` when
 /// none has answered until then.
-async fn race<A, T, F>(
+pub(crate) async fn race<A, T, F>(
     addresses: Vec<A>,
     dial: impl Fn(A) -> F,
     until: Instant,
@@ -153,7 +153,8 @@ where
     }
 }
 
-fn failure(error: &io::Error) -> DirectFailure {
+/// Returns the kind of a connection's failure.
+pub(crate) fn failure(error: &io::Error) -> DirectFailure {
     match error.kind() {
         io::ErrorKind::TimedOut => DirectFailure::Timeout,
         io::ErrorKind::ConnectionRefused => DirectFailure::Refused,

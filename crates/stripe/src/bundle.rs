@@ -21,8 +21,9 @@ use crate::subflow::{Subflow, SubflowState};
 
 /// Maximum number of open streams of a bundle.
 pub(crate) const MAX_STREAMS: usize = 4096;
-/// Bytes by which all windows together may exceed the initial ones.
-const SPARE_WINDOWS: u64 = 64 * 1024 * 1024;
+/// Bytes by which all windows together may exceed the initial ones. A relay serves many bundles.
+const SPARE_OF_CLIENT: u64 = 64 * 1024 * 1024;
+const SPARE_OF_RELAY: u64 = 16 * 1024 * 1024;
 /// Greatest credit of a carrier: towards the client the agent is slow, towards the relay it is not.
 const MOST_CREDIT_OF_CLIENT: u64 = 1024 * 1024;
 const MOST_CREDIT_OF_RELAY: u64 = 256 * 1024;
@@ -315,7 +316,11 @@ impl Bundle {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        let spare = SPARE_WINDOWS.saturating_sub(self.grown);
+        let spare = match self.role {
+            Role::Client(_) => SPARE_OF_CLIENT,
+            Role::Relay => SPARE_OF_RELAY,
+        };
+        let spare = spare.saturating_sub(self.grown);
         self.grown += stream.incoming.consume(bytes as u64, spare, now);
         match stream.incoming.unreported_quarters() {
             0 => return,

@@ -246,11 +246,11 @@ async fn collect(stderr: ChildStderr, log: watch::Sender<Vec<String>>) {
 }
 
 /// The number behind `-p` in `ready  orders  psql -h localhost -p 5433  → …`, or that of the address
-/// in `ready  tunnel  127.0.0.1:3306  → …`.
+/// in `ready  tunnel  127.0.0.1:3306  → …`, likewise of `relay`.
 fn port_of(line: &str) -> Option<u16> {
     let mut words = line.split_whitespace();
     let port = match (words.nth(1)?, words.next()?) {
-        ("tunnel", address) => address.rsplit_once(':')?.1,
+        ("tunnel" | "relay", address) => address.rsplit_once(':')?.1,
         _ => words.skip_while(|word| *word != "-p").nth(1)?,
     };
     port.parse().ok()

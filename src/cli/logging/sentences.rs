@@ -112,6 +112,17 @@ pub(super) const SENTENCES: &[Sentence] = &[
          --state-dir",
     ),
     good("connection test passed", "connection test passed"),
+    // The relay.
+    good("client connected", "a client has connected ({clients} now)"),
+    plain(
+        "client gone",
+        "a client has gone after {seconds} s: {connections} connection{connections:s}, {to_database} bytes to databases, {to_client} bytes from them",
+    ),
+    plain("refused", "refused {endpoint} ({code})"),
+    plain(
+        "suppressed lines about refusals",
+        "suppressed {lines} line{lines:s} about refusals",
+    ),
     // Clients.
     plain(
         "refused a request of another user at the control socket",
