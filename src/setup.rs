@@ -5,6 +5,7 @@
 pub mod cloudformation;
 mod placeholders;
 pub mod policy;
+mod relay;
 pub mod sql;
 pub mod terraform;
 #[cfg(test)]

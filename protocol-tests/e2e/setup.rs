@@ -196,6 +196,16 @@ async fn print_all(dir: &Path, what: &[&str], extension: &str) -> Vec<PathBuf> {
     files
 }
 
+/// Runs `pgiam setup` for a target with a relay, and writes what it prints into a file.
+async fn with_relay(dir: &Path, what: &[&str], extension: &str) -> PathBuf {
+    let args = [&["setup"], what, &["--relay"], TARGETS[0].1].concat();
+    let ran = run(alone(dir, &args)).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let file = dir.join(format!("relay.{extension}"));
+    std::fs::write(&file, ran.stdout).expect("the file");
+    file
+}
+
 #[tokio::test]
 async fn setup_bastion_passes_cfn_lint() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -211,12 +221,13 @@ async fn setup_bastion_passes_cfn_lint() {
             assert!(!text.contains(never), "{never} in {}", file.display());
         }
     }
+    let relay = with_relay(dir.path(), &["bastion"], "yaml").await;
     let Some(judges) = Judges::find() else { return };
     // The targets differ in what is filled in only, and the linter takes its time: two of them, with
     // and without endpoints, in two partitions, because types and their properties differ there.
     let mut lint = Command::new(&judges.cfn_lint);
     lint.args(["--regions", "eu-central-1", "cn-north-1", "-t"])
-        .args([&plain[0], &endpoints[TARGETS.len() - 1]]);
+        .args([&plain[0], &endpoints[TARGETS.len() - 1], &relay]);
     let said = output(lint).await;
     assert_eq!(said, "");
 }
@@ -225,7 +236,9 @@ async fn setup_bastion_passes_cfn_lint() {
 async fn setup_bastion_for_terraform_is_hcl() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut files = print_all(dir.path(), &["bastion", "--terraform"], "tf").await;
+    let relay = with_relay(dir.path(), &["bastion", "--terraform"], "tf").await;
     files.truncate(2); // The others differ in what is filled in only, and the parser takes its time.
+    files.push(relay);
     let Some(judges) = Judges::find() else { return };
     judges.script("hcl.py", &files).await;
 }
@@ -233,7 +246,8 @@ async fn setup_bastion_for_terraform_is_hcl() {
 #[tokio::test]
 async fn setup_policy_is_what_iam_knows() {
     let dir = tempfile::tempdir().expect("a folder");
-    let files = print_all(dir.path(), &["policy"], "json").await;
+    let mut files = print_all(dir.path(), &["policy"], "json").await;
+    files.push(with_relay(dir.path(), &["policy"], "json").await);
     for file in &files {
         // What only the account or the database can tell.
         let text = std::fs::read_to_string(file).expect("the file");

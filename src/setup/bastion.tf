@@ -56,6 +56,59 @@ variable "session_kms_key_arn" {
   default     = @kms@
 }
 
+@relay:begin@
+variable "relay_bucket" {
+  description = "S3 bucket with the pgiam program for the architecture of the instance; empty to use relay_url."
+  type        = string
+  default     = ""
+}
+
+variable "relay_key" {
+  description = "Key of the program in the bucket."
+  type        = string
+  default     = "pgiam"
+}
+
+variable "relay_url" {
+  description = "URL of the program, if it is in no bucket."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^$|^https://[A-Za-z0-9._~/%+=:?&-]+$", var.relay_url))
+    error_message = "Expected an https URL."
+  }
+}
+
+variable "relay_sha256" {
+  description = "SHA-256 of the program, in lower case. The instance runs nothing else."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[0-9a-f]{64}$", var.relay_sha256))
+    error_message = "Expected 64 hexadecimal digits in lower case."
+  }
+}
+
+variable "relay_allow" {
+  description = "Targets that clients may reach, comma-separated; rds stands for all RDS and DSQL endpoints."
+  type        = string
+  default     = "@relay-allow@"
+}
+
+variable "relay_port" {
+  description = "Port of the relay on the loopback interface."
+  type        = number
+  default     = @relay-port@
+}
+
+variable "relay_s3_prefix_list" {
+  description = "Prefix list of S3 (pl-...), for a VPC whose only way to the bucket is a gateway endpoint."
+  type        = string
+  default     = ""
+}
+
+@relay:end@
 variable "create_vpc_endpoints" {
   description = "Create VPC endpoints for Systems Manager. The VPC must not have them yet."
   type        = bool
@@ -124,6 +177,34 @@ resource "aws_iam_role_policy" "session_encryption" {
   policy = data.aws_iam_policy_document.session_encryption[0].json
 }
 
+@relay:begin@
+data "aws_iam_policy_document" "relay_program" {
+  count = var.relay_bucket == "" ? 0 : 1
+
+  statement {
+    actions   = ["s3:GetObject"]
+    resources = ["arn:${data.aws_partition.current.partition}:s3:::${var.relay_bucket}/${var.relay_key}"]
+  }
+}
+
+resource "aws_iam_role_policy" "relay_program" {
+  count  = var.relay_bucket == "" ? 0 : 1
+  name   = "relay-program"
+  role   = aws_iam_role.bastion.id
+  policy = data.aws_iam_policy_document.relay_program[0].json
+}
+
+resource "aws_vpc_security_group_egress_rule" "relay_program" {
+  count             = var.relay_s3_prefix_list == "" ? 0 : 1
+  description       = "S3, for the program of the relay"
+  security_group_id = aws_security_group.bastion.id
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+  prefix_list_id    = var.relay_s3_prefix_list
+}
+
+@relay:end@
 resource "aws_iam_instance_profile" "bastion" {
   name_prefix = "pgiam-bastion-"
   role        = aws_iam_role.bastion.name
@@ -189,6 +270,35 @@ resource "aws_instance" "bastion" {
     http_put_response_hop_limit = 1
   }
 
+@relay:begin@
+  user_data = <<-EOT
+    #!/bin/bash
+    set -euo pipefail
+    cd "$(mktemp -d)"
+    # The way out may come up later than the instance.
+    for attempt in $(seq 30); do
+      if [ -n "${var.relay_bucket}" ]; then
+        aws s3 cp --only-show-errors "s3://${var.relay_bucket}/${var.relay_key}" pgiam && break
+      else
+        curl --proto =https --fail --silent --show-error --location --output pgiam "${var.relay_url}" && break
+      fi
+      sleep 10
+    done
+    echo "${var.relay_sha256}  pgiam" | sha256sum --check
+    install -m 755 pgiam /usr/bin/pgiam
+    mkdir -p /etc/pgiam
+    cat > /etc/pgiam/relay.env <<'ENV'
+    PGIAM_ALLOW=${var.relay_allow}
+    PGIAM_PORT=${var.relay_port}
+    ENV
+    cat > /etc/systemd/system/pgiam-relay.service <<'UNIT'
+    @relay-unit@
+    UNIT
+    systemctl daemon-reload
+    systemctl enable --now pgiam-relay
+  EOT
+
+@relay:end@
   root_block_device {
     encrypted             = true
     volume_type           = "gp3"

@@ -1,6 +1,6 @@
 //! The bastion as a CloudFormation template: `bastion.yaml` with the known values filled in.
 
-use super::{Artefact, SetupFacts};
+use super::{Artefact, SetupFacts, relay};
 use crate::base::quote;
 use crate::config::{EndpointKind, Via};
 
@@ -33,7 +33,7 @@ pub fn cloudformation(facts: &SetupFacts, endpoints: bool) -> Artefact {
         delete = commands.delete,
     );
     let group = facts.security_groups.first();
-    let mut text = TEMPLATE
+    let mut text = relay::fill(TEMPLATE, facts)
         .replace("@header@", &header)
         .replace("@description@", &quote::yaml(&description(facts)))
         .replace("@port@", &port(facts).to_string())
@@ -68,6 +68,12 @@ impl StackCommands {
     fn of(facts: &SetupFacts) -> Self {
         let stack = format!("--stack-name {}", stack(facts));
         let options = facts.options();
+        let program = [
+            ("RelayBucket", None, "BUCKET"),
+            ("RelayKey", None, "KEY"),
+            ("RelaySha256", None, "SHA256"),
+        ];
+        let program = program.into_iter().filter(|_| relay::port(facts).is_some());
         let parameters: Vec<String> = [
             ("VpcId", facts.vpc.as_deref(), "VPC_ID"),
             ("SubnetId", None, "SUBNET_ID"),
@@ -77,8 +83,10 @@ impl StackCommands {
                 "SECURITY_GROUP_ID",
             ),
         ]
+        .into_iter()
+        .chain(program)
         .map(|(name, known, open)| format!("{name}={}", quote::shell(known.unwrap_or(open))))
-        .to_vec();
+        .collect();
         Self {
             deploy: format!(
                 "aws cloudformation deploy{options} {stack} --template-file {FILE} --capabilities CAPABILITY_IAM --parameter-overrides {}",
@@ -114,6 +122,7 @@ fn notes(facts: &SetupFacts, commands: &StackCommands, endpoints: bool) -> Vec<S
         ),
         format!("Delete it: {}", commands.delete),
     ];
+    notes.extend(relay::notes(facts, endpoints));
     notes.extend(network_notes(facts));
     notes.extend(way_out(endpoints, "CreateVpcEndpoints=true"));
     notes

@@ -14,6 +14,9 @@ use crate::setup::placeholders::Placeholders;
 /// AWS's own document for forwarding to a host behind the node.
 const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";
 
+/// AWS's own document for forwarding to a port of the node: that of the relay.
+const RELAY_DOCUMENT: &str = "AWS-StartPortForwardingSession";
+
 /// Version of the policy language with variables (IAM User Guide, "Version").
 const VERSION: &str = "2012-10-17";
 
@@ -246,6 +249,9 @@ fn document_arn(place: &ArnScope, settings: &SsmSettings) -> String {
         partition, region, ..
     } = place;
     match settings.document.as_deref() {
+        _ if settings.relay.is_some() => {
+            format!("arn:{partition}:ssm:{region}::document/{RELAY_DOCUMENT}")
+        }
         Some(arn) if arn.starts_with("arn:") => arn.to_owned(),
         Some(name) if !name.starts_with("AWS-") => place.arn("ssm", &format!("document/{name}")),
         // AWS's own documents belong to no account.
@@ -370,6 +376,15 @@ fn usage_of_tunnel(facts: &SetupFacts, settings: &SsmSettings) -> Vec<String> {
         Principal::User { .. } => "${aws:username} is for IAM users; for roles, including those of IAM Identity Center, use ${aws:userid} instead.",
         Principal::Role { .. } | Principal::Unknown => "${aws:userid} is for roles, including those of IAM Identity Center; for an IAM user, use ${aws:username} instead.",
     }.to_owned());
+    if let Some(relay) = settings.relay {
+        notes.push(format!(
+            "The policy allows sessions to ports of the node itself, for the relay. IAM cannot limit the port: such a session reaches any port on which the node listens on loopback, so only the relay (port {}) should listen there without a login of its own. What can be reached behind the node is limited by the allow list of the relay.",
+            relay.port
+        ));
+        notes.push(format!(
+            "Where no relay answers, pgiam uses {DOCUMENT}. The policy does not allow it, because it reaches every host of the VPC: add its ARN to TunnelDocument only for a time without a relay."
+        ));
+    }
     if settings.bastion == Bastion::Auto {
         notes.push(format!(
             "With bastion = \"auto\", pgiam looks up the bastion (FindDatabase, FindBastion), and the policy allows only nodes with the tag {MARK}, which those of pgiam setup bastion have. To tag another node: aws ec2 create-tags{} --resources INSTANCE_ID --tags Key={MARK},Value=true",

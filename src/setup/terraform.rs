@@ -1,7 +1,7 @@
 //! The same bastion for Terraform and OpenTofu: `bastion.tf` with the known values filled in.
 
 use super::cloudformation::{key_arn, network_notes, port, way_out};
-use super::{Artefact, SetupFacts};
+use super::{Artefact, SetupFacts, relay};
 use crate::base::quote;
 
 /// The configuration. Lines `@default:NAME@` become the default of a variable, or nothing.
@@ -16,9 +16,15 @@ pub fn terraform(facts: &SetupFacts, endpoints: bool) -> Artefact {
         ("subnet_id", None, "SUBNET_ID"),
         ("database_security_group_id", group, "SECURITY_GROUP_ID"),
     ];
+    let program = [
+        ("relay_bucket", None, "BUCKET"),
+        ("relay_key", None, "KEY"),
+        ("relay_sha256", None, "SHA256"),
+    ];
     let open: String = parameters
         .iter()
         .filter(|(_, known, _)| known.is_none())
+        .chain(program.iter().filter(|_| relay::port(facts).is_some()))
         .map(|(name, _, open)| format!(" -var {name}={open}"))
         .collect();
     let header = format!(
@@ -38,7 +44,7 @@ pub fn terraform(facts: &SetupFacts, endpoints: bool) -> Artefact {
     };
     // The provider has no profile: credentials come from the user's environment.
     let provider = option("region", facts.region.as_deref());
-    let mut text = TEMPLATE
+    let mut text = relay::fill(TEMPLATE, facts)
         .replace("@header@", &header)
         .replace("@provider@", &provider)
         .replace("@port@", &port(facts).to_string())
@@ -54,6 +60,7 @@ pub fn terraform(facts: &SetupFacts, endpoints: bool) -> Artefact {
         "Then add the output pgiam_toml to the target.".to_owned(),
         format!("Delete it: terraform destroy{open}"),
     ];
+    notes.extend(relay::notes(facts, endpoints));
     notes.extend(network_notes(facts));
     notes.extend(way_out(endpoints, "-var create_vpc_endpoints=true"));
     Artefact { text, notes }

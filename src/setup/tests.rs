@@ -165,6 +165,37 @@ fn setup_bastions() {
     insta::assert_snapshot!("bastion-heads", others.join("\n"));
 }
 
+fn with_relay(relay: &str) -> SetupFacts {
+    let lines = format!(
+        "host = '{CLUSTER}'\nuser = 'db_user'\nbastion = 'i-0123456789abcdef0'\nrelay = {relay}"
+    );
+    known(&lines, "cluster-ABCDEFGHIJKL")
+}
+
+#[test]
+fn setup_with_a_relay() {
+    let facts = with_relay("5440");
+    insta::assert_snapshot!("policy-relay", shown(&policy::policy(&facts)));
+    for (form, made) in [
+        (
+            "cloudformation",
+            cloudformation::cloudformation(&facts, true),
+        ),
+        ("terraform", terraform::terraform(&facts, false)),
+    ] {
+        assert!(!made.text.contains("@relay"), "{}", made.text);
+        insta::assert_snapshot!(format!("{form}-relay"), shown(&made));
+    }
+    let auto = cloudformation::cloudformation(&with_relay("'auto'"), false);
+    assert!(
+        auto.notes
+            .iter()
+            .any(|note| note.contains("relay = \"auto\"")),
+        "{:?}",
+        auto.notes
+    );
+}
+
 #[test]
 fn setup_leaves_no_mark_of_a_template_open() {
     for (name, facts) in cases() {
