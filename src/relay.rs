@@ -262,15 +262,12 @@ impl RelayState {
         };
         self.bundles.remove(&id);
         bundle.shutdown(&reason).await;
-        let Copied {
-            to_database,
-            to_client,
-        } = totals.copied();
+        let (connections, copied) = totals.read();
         info!(
             reason,
-            connections = totals.connections(),
-            to_database,
-            to_client,
+            connections,
+            sent = copied.to_database,
+            received = copied.to_client,
             seconds = begun.elapsed().as_secs(),
             "client gone"
         );
@@ -368,7 +365,7 @@ async fn abandoned(bundle: &StripedBundle) -> String {
     }
 }
 
-/// Totals of a bundle.
+/// Connections of a bundle that have ended, and their bytes.
 #[derive(Debug, Default)]
 struct Totals(std::sync::Mutex<(u64, Copied)>);
 
@@ -386,12 +383,8 @@ impl Totals {
         totals.1.to_client += copied.to_client;
     }
 
-    fn connections(&self) -> u64 {
-        self.lock().0
-    }
-
-    fn copied(&self) -> Copied {
-        self.lock().1
+    fn read(&self) -> (u64, Copied) {
+        *self.lock()
     }
 }
 

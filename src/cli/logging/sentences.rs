@@ -116,7 +116,7 @@ pub(super) const SENTENCES: &[Sentence] = &[
     good("client connected", "a client has connected ({clients} now)"),
     plain(
         "client gone",
-        "a client has gone after {seconds} s: {connections} connection{connections:s}, {to_database} bytes to databases, {to_client} bytes from them",
+        "a client has gone after {seconds}: {connections} connection{connections:s}, {sent} to databases, {received} from them",
     ),
     plain("refused", "refused {endpoint} ({code})"),
     plain(
