@@ -29,7 +29,7 @@ use crate::aws::{AwsContext, AwsOptions};
 use crate::base::error_text::plain;
 use crate::config::{DatabaseRef, Listen, ResolvedTarget, Via};
 use crate::observe::{
-    ListedTarget, LiveConnection, NewConnection, Observed, StatusSource, TargetStatus,
+    ListedTarget, LiveConnection, NewConnection, Observed, ReadyCounts, StatusSource, TargetStatus,
 };
 use crate::platform::descriptors;
 use crate::report;
@@ -191,6 +191,7 @@ impl StatusSource for ForwardState {
             readiness: self.transport.readiness(),
             failed: None,
             tunnel: self.transport.stats(),
+            kept: ReadyCounts::default(),
             found: true,
             identity: None,
             stopped: None,

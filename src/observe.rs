@@ -61,6 +61,19 @@ pub trait StatusSource: Send + Sync {
     fn status(&self) -> TargetStatus;
 }
 
+/// Connections to a database that are kept ready for later clients, and their use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadyCounts {
+    /// Connections that are ready now.
+    pub ready: usize,
+    /// Logins that took one.
+    pub hits: u64,
+    /// Logins that found none, although the target is in use.
+    pub misses: u64,
+    /// Logins that took one that gave no answer, and were repeated.
+    pub stale: u64,
+}
+
 /// State of a target.
 #[derive(Clone, Debug)]
 pub struct TargetStatus {
@@ -74,6 +87,8 @@ pub struct TargetStatus {
     pub failed: Option<LastError>,
     /// Statistics of the tunnel.
     pub tunnel: TunnelStats,
+    /// Connections that are kept ready for later clients.
+    pub kept: ReadyCounts,
     /// `true` if the database's endpoint is known.
     pub found: bool,
     /// AWS identity of the last login; `None` before the first one.

@@ -6,6 +6,7 @@ pub mod connection;
 mod connection_state;
 pub mod database;
 mod io;
+mod ready_streams;
 pub mod recovery;
 pub mod route;
 pub mod server_memory;
@@ -18,10 +19,10 @@ mod waiting;
 pub use recovery::prepare_all;
 
 use crate::serving::server::{Server, TargetAtPort};
-use server_memory::ServerMemory;
 use shared::Proxy;
+use target::PgTargetState;
 
 /// The running PostgreSQL server.
 pub type PgServer = Server<Proxy>;
 /// A PostgreSQL target at one of its ports.
-pub type PgTargetAtPort = TargetAtPort<ServerMemory>;
+pub type PgTargetAtPort = TargetAtPort<PgTargetState>;

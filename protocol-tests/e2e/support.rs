@@ -236,6 +236,8 @@ pub(crate) fn launch(sandbox: &Sandbox, setup: &Setup) -> Proxy {
     )
     .expect("pgiam.toml");
     let mut env = sandbox.env();
+    // Tests count connections; those of `upstream/ready.rs` keep some ready, as the program does.
+    env.push(("PGIAM_READY".to_owned(), "0".to_owned()));
     for (name, value) in &setup.env {
         env.retain(|(known, _)| known != name);
         env.extend(value.clone().map(|value| ((*name).to_owned(), value)));

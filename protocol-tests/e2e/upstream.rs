@@ -9,6 +9,7 @@ mod lost;
 mod passthrough;
 mod protocol;
 mod proxy;
+mod ready;
 mod replication;
 mod trips;
 

@@ -12,7 +12,8 @@ use super::AdminContext;
 use crate::aws::{LoadedIdentity, profile_in_effect};
 use crate::config::{Auth, Bastion, Via};
 use crate::observe::{
-    Connection, LastError, ListedTarget, LoginTimes, Observed, RecentError, TargetStatus,
+    Connection, LastError, ListedTarget, LoginTimes, Observed, ReadyCounts, RecentError,
+    TargetStatus,
 };
 use crate::tunnel::{RelayState, RelayStats, SessionStats};
 
@@ -108,6 +109,8 @@ pub struct TargetDocument {
     pub bytes_down: u64,
     /// Logins at the database.
     pub logins: LoginsDocument,
+    /// Connections to the database that are kept ready for later clients.
+    pub kept_ready: KeptReadyDocument,
     /// Last failure.
     pub last_error: Option<FailureDocument>,
     /// Relay on the bastion; none if none is configured.
@@ -144,6 +147,22 @@ pub struct LoginsDocument {
     pub p50_seconds: Option<f64>,
     /// 99th percentile of their duration.
     pub p99_seconds: Option<f64>,
+}
+
+/// Connections to a database that are kept ready for later clients.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeptReadyDocument {
+    /// Connections that are ready now.
+    pub count: usize,
+    /// Their maximum number, `ready` of the target.
+    pub limit: usize,
+    /// Logins that took one.
+    pub hits: u64,
+    /// Logins that found none, although the target was in use.
+    pub misses: u64,
+    /// Logins that took one that gave no answer, and were repeated.
+    pub stale: u64,
 }
 
 /// A recent error.
@@ -234,6 +253,8 @@ pub struct SessionDocument {
     pub to_relay: bool,
     /// Number of streams: one per connection.
     pub streams: usize,
+    /// Number of further streams that are kept ready for later connections.
+    pub ready: usize,
     /// Number of streams that are transferring data.
     pub busy: usize,
     /// Bytes sent to the bastion.
@@ -393,6 +414,7 @@ impl TargetDocument {
             bytes_up,
             bytes_down,
             logins: LoginsDocument::of(observed.login_times(&target.name)),
+            kept_ready: KeptReadyDocument::of(status.kept, target.settings.login.ready),
             last_error: observed.last_error(&target.name).map(FailureDocument::of),
             relay: status.tunnel.relay.as_ref().map(RelayDocument::of),
             sessions: status
@@ -440,6 +462,18 @@ impl LoginsDocument {
     }
 }
 
+impl KeptReadyDocument {
+    fn of(counts: ReadyCounts, limit: usize) -> Self {
+        Self {
+            count: counts.ready,
+            limit,
+            hits: counts.hits,
+            misses: counts.misses,
+            stale: counts.stale,
+        }
+    }
+}
+
 impl ErrorDocument {
     fn of(recent: RecentError) -> Self {
         Self {
@@ -475,6 +509,7 @@ impl SessionDocument {
             state: stats.state.as_str().to_owned(),
             to_relay: stats.to_relay,
             streams: stats.streams,
+            ready: stats.spares,
             busy: stats.busy,
             bytes_up: stats.totals.up,
             bytes_down: stats.totals.down,

@@ -37,6 +37,7 @@ const SELDOM: &[&str] = &[
     "auth",
     "login-timeout",
     "connection-limit",
+    "ready",
     "ignore-startup-parameters",
     "dns-server",
     "http-address",

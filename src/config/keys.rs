@@ -283,6 +283,13 @@ keys! {
         #[arg(env = "PGIAM_CONNECTION_LIMIT", value_name = "N")]
         connection_limit: u64,
 
+        /// Connections to keep ready for the next clients of a target in use, 0 to 8: open, with
+        /// verified TLS, without a login. A login then takes one round trip. Default: 1 through a
+        /// tunnel, 0 with a direct route.
+        // Each is a process at the server, which counts none of them against max_connections.
+        #[arg(env = "PGIAM_READY", value_name = "N")]
+        ready: u64,
+
         /// Startup parameters that pgiam does not forward, for servers that reject them;
         /// comma-separated.
         #[arg(env = "PGIAM_IGNORE_STARTUP_PARAMETERS", value_name = "NAMES", value_delimiter = ',')]

@@ -10,6 +10,9 @@ use crate::base::names::TargetName;
 /// DNS port (RFC 1035, 4.2).
 const DNS_PORT: u16 = 53;
 
+/// Upper limit of `ready`: each is a process at the server.
+const MAX_READY: usize = 8;
+
 /// Method of authentication at the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
@@ -33,6 +36,8 @@ pub struct LoginSettings {
     pub dns_server: Option<SocketAddr>,
     /// Maximum number of concurrent connections; `None`: no limit for this target.
     pub connection_limit: Option<usize>,
+    /// Maximum number of connections to the database that are kept ready for the next clients.
+    pub ready: usize,
 }
 
 #[cfg(test)]
@@ -97,8 +102,27 @@ impl LoginSettings {
             ignore_startup_parameters: ignored,
             dns_server,
             connection_limit,
+            ready: ready(target, layer, auth)?,
         })
     }
+}
+
+/// Returns the number of connections to keep ready. Clients with a password of their own do not use
+/// them.
+fn ready(target: &TargetName, layer: &TargetLayer, auth: Auth) -> Result<usize, ConfigError> {
+    let by_default = u64::from(layer.via.as_deref() != Some("direct"));
+    let ready = layer.ready.unwrap_or(by_default);
+    let valid = usize::try_from(ready)
+        .ok()
+        .filter(|ready| *ready <= MAX_READY);
+    let Some(ready) = valid else {
+        let reason = format!("expected 0 to {MAX_READY}");
+        return Err(ConfigError::invalid(target, "ready", ready, reason));
+    };
+    Ok(match auth {
+        Auth::Iam => ready,
+        Auth::Passthrough => 0,
+    })
 }
 
 fn may_be_ignored(name: &str) -> bool {

@@ -68,6 +68,7 @@ impl TargetSettings {
             ignore_startup_parameters,
             dns_server,
             connection_limit,
+            ready,
         } = &self.login;
         let auth = match auth {
             Auth::Iam => "iam",
@@ -105,6 +106,7 @@ impl TargetSettings {
             auth: Some(auth.to_owned()),
             login_timeout: Some(timeout.as_secs()),
             connection_limit: connection_limit.and_then(|limit| u64::try_from(limit).ok()),
+            ready: u64::try_from(*ready).ok(),
             ignore_startup_parameters: Some(ignore_startup_parameters.clone())
                 .filter(|names| !names.is_empty()),
             dns_server: dns_server.map(|server| server.to_string()),

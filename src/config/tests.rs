@@ -838,3 +838,21 @@ fn a_tilde_in_the_file_is_the_home_directory() {
     let own = file.targets["orders"].ca_file.clone();
     assert_eq!(own, Some(dir.path().join("own.pem")));
 }
+
+#[test]
+fn connections_are_kept_ready_where_a_login_gains_from_it() {
+    for (lines, expected) in [
+        ("", 1),
+        ("ready=0", 0),
+        ("ready=8", 8),
+        ("via='direct'", 0),
+        ("via='direct'\nready=2", 2),
+        ("auth='passthrough'", 0),
+        ("auth='passthrough'\nready=2", 0),
+    ] {
+        let ready = target(lines).unwrap().settings.login.ready;
+        assert_eq!(ready, expected, "{lines}");
+    }
+    let said = refusal("ready=9");
+    assert!(said.contains("invalid ready 9: expected 0 to 8"), "{said}");
+}

@@ -287,6 +287,21 @@ impl ConnectionError {
         error.message().contains("too many competing requests")
     }
 
+    /// Returns whether the server has no connection left for this role (`too_many_connections`).
+    pub(crate) fn is_about_a_full_server(&self) -> bool {
+        self.sqlstate().as_deref() == Some("53300")
+    }
+
+    /// Returns whether the connection to the database broke, or gave no answer.
+    pub(crate) fn is_about_a_lost_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::UpstreamLost(_)
+                | Self::Tunnel(_)
+                | Self::Upstream(UpstreamError::UnexpectedEof { .. })
+        )
+    }
+
     /// Returns whether the authentication method that the server requests from a role has changed,
     /// or may have. The next login must then wait for the server's request.
     pub(crate) fn is_about_the_way_of_asking(&self) -> bool {

@@ -14,7 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::live::Traffic;
-use super::{Observed, TargetStatus};
+use super::{Observed, ReadyCounts, TargetStatus};
 use crate::base::names::TargetName;
 use crate::tunnel::{RelayState, SessionState, TunnelTotals};
 
@@ -103,6 +103,7 @@ labels!(BySource, source: TokenSource);
 labels!(ById, id: &'static str);
 labels!(ByDirection, direction: &'static str);
 labels!(ByState, state: &'static str);
+labels!(ByResult, result: &'static str);
 
 const UP: &str = "up";
 const DOWN: &str = "down";
@@ -215,6 +216,7 @@ impl Metrics {
         let targets = observed.targets();
         let statuses: Vec<TargetStatus> = targets.iter().map(|t| t.source.status()).collect();
         connections(&mut moment, observed, &statuses);
+        kept_ready(&mut moment, &statuses);
         tunnels(&mut moment, &statuses);
         encode_registry(&mut text, &moment)?;
         encode_eof(&mut text)?;
@@ -252,6 +254,32 @@ fn connections(registry: &mut Registry, observed: &Observed, statuses: &[TargetS
     registry.register("connections_limit", help, limit);
     let help = "Whether the target is reachable, as last observed";
     registry.register("target_ready", help, ready);
+}
+
+/// Registers the metrics of the connections that are kept ready.
+fn kept_ready(registry: &mut Registry, statuses: &[TargetStatus]) {
+    let ready: Family<ByTarget, Gauge> = Family::default();
+    let logins: Family<ByResult, Counter> = Family::default();
+    for status in statuses {
+        let name = &status.target.name;
+        let target = name.to_string();
+        let gauge = ready.get_or_create(&ByTarget { target });
+        gauge.set(i64::try_from(status.kept.ready).unwrap_or(i64::MAX));
+        let ReadyCounts {
+            hits,
+            misses,
+            stale,
+            ..
+        } = status.kept;
+        for (result, count) in [("hit", hits), ("miss", misses), ("stale", stale)] {
+            let labels = ByResult::new(name, result);
+            logins.get_or_create(&labels).inc_by(count);
+        }
+    }
+    let help = "Connections to the database that are kept ready for later clients";
+    registry.register("ready_connections", help, ready);
+    let help = "Logins that took a ready connection (hit), found none (miss), or got no answer in one (stale)";
+    registry.register("ready_connection_logins", help, logins);
 }
 
 /// Registers the current metrics of the tunnels.

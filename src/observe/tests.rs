@@ -30,6 +30,7 @@ pub(crate) fn used(name: &str) -> TargetStatus {
         state: SessionState::Up,
         to_relay: false,
         streams: 2,
+        spares: 1,
         busy: 1,
         totals,
         age: Duration::from_secs(75),
@@ -60,6 +61,12 @@ pub(crate) fn used(name: &str) -> TargetStatus {
                     carriers: 2,
                 },
             }),
+        },
+        kept: ReadyCounts {
+            ready: 1,
+            hits: 8,
+            misses: 2,
+            stale: 1,
         },
     }
 }

@@ -9,10 +9,9 @@ use super::connection_state::ClientConnection;
 use super::database::cancel;
 use super::database::login::{LoggedIn, LoginMessages};
 use super::io::write_all;
-use super::server_memory::ServerMemory;
 use super::shared::Proxy;
 use super::target::PgContext;
-use super::target::{PgPortTargets, PgTarget};
+use super::target::{PgPortTargets, PgTarget, PgTargetState};
 use super::timings::{StageTimings, millis};
 use super::waiting::{self};
 use crate::failure::ConnectionError;
@@ -53,7 +52,7 @@ const FAREWELL_DEADLINE: Duration = Duration::from_secs(3);
 const PROBE_DEADLINE: Duration = Duration::from_millis(2500);
 
 impl ClientProtocol for Proxy {
-    type TargetState = ServerMemory;
+    type TargetState = PgTargetState;
 
     fn serving(&self) -> &ServingState {
         &self.serving

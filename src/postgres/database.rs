@@ -6,3 +6,4 @@ pub mod dial_on_read;
 pub mod login;
 pub mod login_steps;
 pub mod passthrough;
+pub mod ready;

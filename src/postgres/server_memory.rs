@@ -107,6 +107,11 @@ impl ServerCapabilities {
         }
     }
 
+    /// Returns the kind of the endpoint.
+    pub(in crate::postgres) fn kind(&self) -> EndpointKind {
+        self.kind
+    }
+
     /// Returns the parameters for a login of `role` with the fewest round trips.
     pub(in crate::postgres) fn login_strategy(&self, role: &str) -> LoginStrategy {
         LoginStrategy {

@@ -340,7 +340,10 @@ impl<C: ClientProtocol> Server<C> {
                 continue;
             }
             match served.ready() {
-                Some(context) => self.leaving.push(Arc::downgrade(context)),
+                Some(context) => {
+                    context.protocol.no_more_clients();
+                    self.leaving.push(Arc::downgrade(context));
+                }
                 None => self.retired.push(Arc::downgrade(served)),
             }
         }
@@ -363,6 +366,11 @@ impl<C: ClientProtocol> Server<C> {
     /// it notifies and closes the remaining connections, and ends the SSM sessions.
     pub async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
         self.protocol.serving().refuse_new_clients();
+        for served in self.served.targets() {
+            if let Some(context) = served.ready() {
+                context.protocol.no_more_clients();
+            }
+        }
         let mut running = RunningParts {
             accepting: CancellationToken::new(),
             connections: self.connections.clone(),

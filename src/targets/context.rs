@@ -15,6 +15,7 @@ use crate::aws::calls::CREDENTIALS_STEP;
 use crate::aws::token::{self, TokenProvider};
 use crate::config::{Auth, Endpoint, ResolvedTarget, TargetConfig, Via};
 use crate::login::background::{BackgroundLogins, LOGIN_STEP};
+use crate::observe::ReadyCounts;
 use crate::targets::last_failure::{LastFailure, RecoveryFlag};
 use crate::tls::upstream::UpstreamTls;
 use crate::tunnel::direct::DirectTransport;
@@ -25,6 +26,14 @@ use crate::tunnel::{BastionCandidate, Readiness, Transport};
 pub trait ProtocolState: Default + Send + Sync + 'static {
     /// Name of the protocol for ALPN (RFC 7301); `None` if it has none.
     const ALPN: Option<&'static [u8]>;
+
+    /// Closes everything that is kept for later clients, because none will come.
+    fn no_more_clients(&self) {}
+
+    /// Returns the number of connections that are kept ready for later clients, and their use.
+    fn ready(&self) -> ReadyCounts {
+        ReadyCounts::default()
+    }
 }
 
 /// Everything that one target needs: endpoint, signer, transport, trust roots. The state of the

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use crate::config::{DatabaseRef, ResolvedTarget};
-use crate::observe::{StatusSource, TargetStatus};
+use crate::observe::{ReadyCounts, StatusSource, TargetStatus};
 use crate::targets::context::{ProtocolState, TargetContext};
 use crate::targets::served_target::ServedTarget;
 use crate::tunnel::{Readiness, TunnelStats};
@@ -17,6 +17,7 @@ impl<P: ProtocolState> StatusSource for TargetContext<P> {
             readiness: self.transport.readiness(),
             failed: self.last_failure.get().map(Into::into),
             tunnel: self.transport.stats(),
+            kept: self.protocol.ready(),
             found: true,
             identity: self.aws.loaded_identity(),
             stopped: None,
@@ -37,6 +38,7 @@ impl<P: ProtocolState> StatusSource for ServedTarget<P> {
                 readiness: Readiness::Starting,
                 failed: self.lookup_failure().map(Into::into),
                 tunnel: TunnelStats::default(),
+                kept: ReadyCounts::default(),
                 found: false,
                 identity: None,
                 stopped: None,
@@ -80,6 +82,7 @@ impl<P: ProtocolState> StatusSource for StoppedTarget<P> {
             tunnel: context
                 .map(|context| context.transport.stats())
                 .unwrap_or_default(),
+            kept: ReadyCounts::default(),
             found: true,
             identity: None,
             stopped: Some(self.since),

@@ -13,4 +13,6 @@ pub use direct::DirectFailure;
 pub use error::{ApiRefusal, EndCause, TunnelError};
 pub use relay::{RELAY_VERSION, RelayAbsence, RelayRefusal, RelayState, RelayStats};
 pub use stats::{SessionState, SessionStats, TunnelStats, TunnelTotals};
-pub use transport::{BastionCandidate, BastionState, Readiness, Transport};
+pub use transport::{
+    BastionCandidate, BastionState, Readiness, SpareMark, StreamPurpose, Transport,
+};

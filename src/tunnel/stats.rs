@@ -71,8 +71,10 @@ pub struct SessionStats {
     pub state: SessionState,
     /// It leads to the relay on the bastion: its one stream carries parts of many connections.
     pub to_relay: bool,
-    /// Its streams.
+    /// Its streams that a connection uses.
     pub streams: usize,
+    /// Its streams that are kept for a later connection.
+    pub spares: usize,
     /// Streams that are moving bytes.
     pub busy: usize,
     /// Its totals.
@@ -93,6 +95,7 @@ impl SessionStats {
             state: SessionState::Starting,
             to_relay: false,
             streams: 0,
+            spares: 0,
             busy: 0,
             totals: TunnelTotals::default(),
             age,

@@ -1,5 +1,8 @@
 //! The interface between a connection and the path to its database.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use bytes::Bytes;
 
 use super::{TunnelError, TunnelStats};
@@ -23,6 +26,36 @@ pub trait Transport: Send + Sync {
     /// starts nothing long-lived.
     fn open_briefly(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>> {
         self.open(hello)
+    }
+
+    /// Opens a stream that is kept for a later connection. It uses existing sessions, and starts
+    /// nothing. A tunnel ends it when its session leaves, unless a connection has taken it.
+    fn open_spare(
+        &self,
+        hello: Bytes,
+        mark: SpareMark,
+    ) -> BoxFuture<'_, Result<Stream, TunnelError>> {
+        _ = mark;
+        self.open(hello)
+    }
+
+    /// Takes a kept stream for a connection. Returns `false` if another stream is better: then a
+    /// mark that is still kept says that this one may suit later.
+    fn take_spare(&self, mark: &SpareMark) -> bool {
+        mark.take()
+    }
+
+    /// Opens a stream for this purpose.
+    fn open_for(
+        &self,
+        purpose: StreamPurpose,
+        hello: Bytes,
+    ) -> BoxFuture<'_, Result<Stream, TunnelError>> {
+        match purpose {
+            StreamPurpose::Connection => self.open(hello),
+            StreamPurpose::Brief => self.open_briefly(hello),
+            StreamPurpose::Spare(mark) => self.open_spare(hello, mark),
+        }
     }
 
     /// Starts everything that the first stream would wait for, and waits for it. Returns the
@@ -59,6 +92,69 @@ pub trait Transport: Send + Sync {
 
     /// Ends all sessions at AWS. Streams end with an error. The caller sets the deadline.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Purpose of a stream.
+#[derive(Clone, Debug)]
+pub enum StreamPurpose {
+    /// A connection: see [`Transport::open`].
+    Connection,
+    /// A short-lived stream: see [`Transport::open_briefly`].
+    Brief,
+    /// A stream for a later connection: see [`Transport::open_spare`].
+    Spare(SpareMark),
+}
+
+/// Mark of a stream that is kept for a later connection, shared by its keeper and the transport.
+/// Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct SpareMark(Arc<AtomicU8>);
+
+/// States of a mark.
+const KEPT: u8 = 0;
+const TAKEN: u8 = 1;
+const RELEASED: u8 = 2;
+
+impl SpareMark {
+    /// Takes the stream for a connection. Returns `false` if the transport has released it.
+    pub fn take(&self) -> bool {
+        self.change(TAKEN)
+    }
+
+    /// Releases the stream. Returns `false` if a connection has taken it.
+    pub fn release(&self) -> bool {
+        self.change(RELEASED)
+    }
+
+    /// Returns true while no connection uses the stream and the transport has not released it.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.0.load(Ordering::Acquire) == KEPT
+    }
+
+    /// Returns true if the transport has released the stream.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        self.0.load(Ordering::Acquire) == RELEASED
+    }
+
+    /// Returns true if a connection has taken the stream.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.0.load(Ordering::Acquire) == TAKEN
+    }
+
+    /// Moves a kept stream to `state`, once.
+    fn change(&self, state: u8) -> bool {
+        self.0
+            .compare_exchange(KEPT, state, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Returns true if both mark the same stream.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// A possible bastion: a managed node, or a container.

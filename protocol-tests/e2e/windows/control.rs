@@ -50,7 +50,9 @@ async fn a_server_is_found_waited_for_and_stopped() {
     psql.backend().await;
     let mut stopping = command(&world, &["stop", "--pid", &pid, "--timeout", "60"]);
     let stopping = tokio::spawn(async move { stopping.output().await });
-    let draining = world.proxy.wait_log("waiting for open connections", PATIENCE);
+    let draining = world
+        .proxy
+        .wait_log("waiting for open connections", PATIENCE);
     draining.await.expect("it drains");
     assert_eq!(status(&world).await["state"], "draining");
     assert_eq!(psql.ask("select 'in peace';").await, "in peace");

@@ -347,7 +347,8 @@ export class View {
     set(target, "dir", "auto");
     say(bastion, item.bastion ?? "–");
     badge(child(state, "state"), item.state);
-    say(streams, item.to_relay ? "relay" : String(item.streams));
+    const ready = item.ready ? `${item.streams} + ${item.ready} ready` : String(item.streams);
+    say(streams, item.to_relay ? "relay" : ready);
     say(trip, took(item.round_trip_seconds));
     say(down, bytes(item.bytes_down));
     say(up, bytes(item.bytes_up));

@@ -65,7 +65,7 @@ const fn switch(key: &'static str) -> Sample {
 
 const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 
-const SAMPLES: [Sample; 33] = [
+const SAMPLES: [Sample; 34] = [
     sample("login", &["'off'", "'browser'"], &["off", "browser"]),
     sample(
         "host",
@@ -115,6 +115,7 @@ const SAMPLES: [Sample; 33] = [
     sample("login_timeout", &["30"], &["30"]),
     sample("auth", &["'iam'", "'passthrough'"], &["iam", "passthrough"]),
     sample("connection_limit", &["20"], &["20"]),
+    sample("ready", &["0", "8"], &["0", "8"]),
     sample(
         "ignore_startup_parameters",
         &["'a'", "'a,b'", "'a, b'", "['a', 'b']", "[]", "''"],

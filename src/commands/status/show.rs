@@ -247,7 +247,7 @@ fn session_row(session: &SessionDocument) -> [String; 9] {
         state,
         match session.to_relay {
             true => "relay".to_owned(),
-            false => session.streams.to_string(),
+            false => streams(session),
         },
         bytes(session.bytes_up),
         bytes(session.bytes_down),
@@ -255,6 +255,14 @@ fn session_row(session: &SessionDocument) -> [String; 9] {
         session.resumes.to_string(),
         trip.unwrap_or_else(none),
     ]
+}
+
+/// Returns the number of streams, and of those that are kept ready.
+fn streams(session: &SessionDocument) -> String {
+    match session.ready {
+        0 => session.streams.to_string(),
+        ready => format!("{} + {ready} ready", session.streams),
+    }
 }
 
 fn client_row(

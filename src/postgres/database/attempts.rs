@@ -15,6 +15,7 @@ use super::login::{
     DatabaseServer, LoggedIn, LoginMessages, LoginProgress, LoginToken, login, open,
 };
 use super::passthrough::passthrough;
+use super::ready;
 use crate::aws::Identity;
 use crate::aws::token::{IamToken, TokenRequest};
 use crate::base::jitter::jitter;
@@ -30,7 +31,7 @@ use crate::postgres::target::PgContext;
 use crate::postgres::timings::millis;
 use crate::postgres::waiting::{IDENTITY, LOOKUP};
 use crate::report::TokenEvidence;
-use crate::tunnel::{Readiness, TunnelError};
+use crate::tunnel::{Readiness, StreamPurpose, TunnelError};
 
 /// Approximate pause before a retry with another token. RDS reports a wrong token and an overloaded
 /// IAM service with the same text.
@@ -100,6 +101,10 @@ struct LoginAttempts<'a> {
     request: TokenRequest,
     strategy: LoginStrategy,
     budget: TimeBudget,
+    /// The attempt uses a stream that was kept ready.
+    in_ready_stream: bool,
+    /// Such a stream gave no answer.
+    ready_was_stale: bool,
     /// The database has rejected a token before, or had no time to check it.
     tried_token: bool,
     /// That token was rejected.
@@ -184,6 +189,16 @@ impl LoginAttempts<'_> {
         token: Option<IamToken>,
     ) -> Result<(), ConnectionError> {
         let capabilities = &self.server.capabilities;
+        if error.is_about_a_full_server() {
+            self.context.protocol.ready.server_is_full();
+        }
+        // The server has received nothing, or died: the normal way shows which.
+        if self.in_ready_stream && !login_messages.answered && error.is_about_a_lost_connection() {
+            debug!(%error, "the connection that was kept ready gave no answer; opening another");
+            self.context.protocol.ready.was_stale();
+            self.ready_was_stale = true;
+            return Ok(());
+        }
         if self.strategy.negotiation == Negotiation::Direct && error.is_about_direct_tls() {
             debug!(%error, "direct TLS failed; retrying with SSLRequest");
             capabilities.direct_failed();
@@ -267,7 +282,7 @@ impl ClientConnection {
     /// failed, or if a token from the cache was rejected.
     pub(in crate::postgres) async fn connect(
         &mut self,
-        context: &PgContext,
+        context: &Arc<PgContext>,
         routed: &mut RoutedStartup,
         login_messages: &mut LoginMessages,
     ) -> Result<LoggedIn, ConnectionError> {
@@ -293,6 +308,8 @@ impl ClientConnection {
             strategy: server.capabilities.login_strategy(&user),
             server,
             budget,
+            in_ready_stream: false,
+            ready_was_stale: false,
             tried_token: false,
             refused_token: false,
             no_database: None,
@@ -305,6 +322,7 @@ impl ClientConnection {
             match self.attempt(&mut login, routed, login_messages).await {
                 (Ok(logged_in), _) => {
                     login.succeeded(login_messages);
+                    ready::keep(context, &login.server);
                     if routed.fallback.is_some() && routed.replaced().is_none() {
                         login.server.capabilities.own_database_may_exist(&user);
                     }
@@ -342,9 +360,11 @@ impl ClientConnection {
             request,
             strategy,
             budget,
+            in_ready_stream,
+            ready_was_stale,
             ..
         } = attempt;
-        let machine = Upstream::login(routed.startup.clone(), strategy.negotiation);
+        let startup = || routed.startup.clone();
         let observed = Arc::clone(&self.proxy.serving.observed);
         let began = Instant::now();
         let token = async {
@@ -358,7 +378,18 @@ impl ClientConnection {
             Ok((token.map_err(ConnectionError::from)?, millis(began)))
         };
         let opened = async {
-            let opened = open(context, server, machine, false).await?;
+            let ready = match *ready_was_stale {
+                true => None,
+                false => ready::take(context, server).await,
+            };
+            *in_ready_stream = ready.is_some();
+            let opened = match ready {
+                Some(ready) => ready.begin(startup()),
+                None => {
+                    let machine = Upstream::login(startup(), strategy.negotiation);
+                    open(context, server, machine, StreamPurpose::Connection).await?
+                }
+            };
             Ok::<_, ConnectionError>((opened, millis(began)))
         };
         let both = async { tokio::try_join!(token, opened) };
@@ -423,7 +454,8 @@ impl ClientConnection {
         let mut negotiation = server.capabilities.negotiation();
         let opened = loop {
             let machine = Upstream::passthrough(routed.startup.clone(), negotiation);
-            let opened = open(context, &server, machine.without_channel_binding(), false);
+            let machine = machine.without_channel_binding();
+            let opened = open(context, &server, machine, StreamPurpose::Connection);
             let opened = budget.connect(context, PgContext::waits_for, opened);
             waiting.connecting();
             match waiting.while_there(client, Some(context), opened).await {

@@ -16,6 +16,7 @@ use crate::failure::connection::ConnectionError;
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgContext;
 use crate::postgres::target::PgPortTargets;
+use crate::tunnel::StreamPurpose;
 
 /// Time limit for a CancelRequest. The server never answers it, and closes the connection.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
@@ -81,7 +82,7 @@ async fn forward(context: &PgContext, key: &CancelKey) -> Result<(), ConnectionE
         ..
     } = loop {
         let machine = Upstream::cancel(key.clone(), negotiation);
-        match open(context, &server, machine, true).await {
+        match open(context, &server, machine, StreamPurpose::Brief).await {
             // The request itself has not been sent.
             Err(error) if negotiation == Negotiation::Direct && error.is_about_direct_tls() => {
                 server.capabilities.direct_failed();

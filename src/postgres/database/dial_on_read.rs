@@ -16,13 +16,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use crate::base::stream::{BoxFuture, Stream};
-use crate::tunnel::{Transport, TunnelError};
+use crate::tunnel::{StreamPurpose, Transport, TunnelError};
 
 /// A stream that is dialled with the first bytes written to it. A failed dial returns an
 /// [`io::Error`] that contains the [`TunnelError`], see [`TunnelError::of`].
 pub(in crate::postgres) struct DialOnRead {
     state: DialState,
-    brief: bool,
+    purpose: StreamPurpose,
     /// Runs from the moment the stream is open until the server has sent something.
     patience: Option<Pin<Box<Sleep>>>,
 }
@@ -40,13 +40,13 @@ enum DialState {
 }
 
 impl DialOnRead {
-    /// Creates the stream; `brief` as in [`Transport::open_briefly`].
-    pub(in crate::postgres) fn new(transport: Arc<dyn Transport>, brief: bool) -> Self {
+    /// Creates the stream.
+    pub(in crate::postgres) fn new(transport: Arc<dyn Transport>, purpose: StreamPurpose) -> Self {
         let state = DialState::Collecting(transport, BytesMut::new());
         let patience = None;
         Self {
             state,
-            brief,
+            purpose,
             patience,
         }
     }
@@ -55,14 +55,11 @@ impl DialOnRead {
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut Stream>> {
         if let DialState::Collecting(transport, hello) = &mut self.state {
             let (transport, hello) = (Arc::clone(transport), std::mem::take(hello).freeze());
-            let brief = self.brief;
-            self.state = DialState::Dialling(Box::pin(async move {
-                if brief {
-                    transport.open_briefly(hello).await
-                } else {
-                    transport.open(hello).await
-                }
-            }));
+            let purpose = self.purpose.clone();
+            self.state =
+                DialState::Dialling(Box::pin(
+                    async move { transport.open_for(purpose, hello).await },
+                ));
         }
         if let DialState::Dialling(dial) = &mut self.state {
             self.state = match ready!(dial.as_mut().poll(cx)) {
@@ -178,7 +175,7 @@ mod tests {
         let (mut far, near) = duplex(64);
         let transport = Arc::new(Once::default());
         *transport.near.lock().unwrap() = Some(near);
-        let mut stream = DialOnRead::new(transport.clone(), false);
+        let mut stream = DialOnRead::new(transport.clone(), StreamPurpose::Connection);
         stream.write_all(b"client ").await.unwrap();
         stream.flush().await.unwrap();
         stream.write_all(b"hello").await.unwrap();
@@ -201,7 +198,7 @@ mod tests {
             let (mut far, near) = duplex(64);
             let transport = Arc::new(Once::default());
             *transport.near.lock().unwrap() = Some(near);
-            let mut stream = DialOnRead::new(transport, false);
+            let mut stream = DialOnRead::new(transport, StreamPurpose::Connection);
             stream.write_all(b"client hello").await.unwrap();
             if says_something {
                 far.write_all(b"a").await.unwrap();
@@ -215,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_dial_keeps_its_reason() {
-        let mut stream = DialOnRead::new(Arc::new(Once::default()), true);
+        let mut stream = DialOnRead::new(Arc::new(Once::default()), StreamPurpose::Brief);
         stream.write_all(b"hello").await.unwrap();
         for _ in 0..2 {
             let error = stream.read(&mut [0; 1]).await.unwrap_err();

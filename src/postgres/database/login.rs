@@ -2,13 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use pg_handshake::{
     ALPN, AUTHENTICATION_OK, CancelKey, Negotiation, Upstream, UpstreamEvent, UpstreamStage,
 };
 use tokio::io::AsyncReadExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
 
 use crate::aws::token::IamToken;
@@ -21,7 +22,7 @@ use crate::postgres::server_memory::ServerCapabilities;
 use crate::postgres::target::PgContext;
 use crate::postgres::timings::{StageTimings, millis};
 use crate::postgres::waiting::ClientWait;
-use crate::tunnel::TunnelError;
+use crate::tunnel::{StreamPurpose, TunnelError};
 
 /// Maximum size of a server's messages between AuthenticationOk and ReadyForQuery.
 const LOGIN_MESSAGES_BYTES: usize = 1024 * 1024;
@@ -37,6 +38,8 @@ pub(in crate::postgres) struct LoginMessages {
     token_given: bool,
     /// A token was sent, requested or not.
     pub(in crate::postgres) token_sent: bool,
+    /// The server has sent a byte since the connection was handed to the login.
+    pub(in crate::postgres) answered: bool,
     /// Sent right after AuthenticationOk.
     notice: Option<Bytes>,
 }
@@ -121,7 +124,7 @@ impl DatabaseServer {
     pub(in crate::postgres) fn at(context: &PgContext, endpoint: &Endpoint) -> Self {
         Self {
             name: endpoint.host.clone(),
-            capabilities: context.protocol.of(endpoint),
+            capabilities: context.protocol.server(endpoint),
         }
     }
 }
@@ -133,6 +136,8 @@ pub(in crate::postgres) struct OpenedConnection {
     pub(in crate::postgres) stream: Stream,
     /// TLS version, if TLS is established already.
     pub(in crate::postgres) tls: Option<String>,
+    /// Time limit for the first byte of the answer to the login; `None`: that of the whole login.
+    pub(in crate::postgres) patience: Option<Duration>,
 }
 
 /// A logged-in connection to the database.
@@ -150,7 +155,7 @@ pub(in crate::postgres) async fn open(
     context: &PgContext,
     server: &DatabaseServer,
     mut machine: Upstream,
-    brief: bool,
+    purpose: StreamPurpose,
 ) -> Result<OpenedConnection, ConnectionError> {
     let server = server.clone();
     let mut hello = BytesMut::new();
@@ -159,20 +164,17 @@ pub(in crate::postgres) async fn open(
     }
     if machine.stage() != UpstreamStage::TlsHandshake {
         let hello = hello.freeze();
-        let stream = if brief {
-            context.transport.open_briefly(hello).await?
-        } else {
-            context.transport.open(hello).await?
-        };
+        let stream = context.transport.open_for(purpose, hello).await?;
         let tls = None;
         return Ok(OpenedConnection {
             server,
             machine,
             stream,
             tls,
+            patience: None,
         });
     }
-    let stream = Box::new(DialOnRead::new(context.transport.clone(), brief));
+    let stream = Box::new(DialOnRead::new(context.transport.clone(), purpose));
     machine.poll_event(); // StartTls, which comes next.
     let (stream, tls) = secure(context, &server, stream, Negotiation::Direct).await?;
     machine.tls_established();
@@ -182,6 +184,7 @@ pub(in crate::postgres) async fn open(
         machine,
         stream,
         tls,
+        patience: None,
     })
 }
 
@@ -241,6 +244,7 @@ pub(in crate::postgres) async fn login(
         mut machine,
         mut stream,
         tls,
+        patience,
     } = opened;
     let LoginToken { token, early } = credentials;
     let LoginProgress { timings, waiting } = progress;
@@ -257,7 +261,9 @@ pub(in crate::postgres) async fn login(
             login_messages.token_sent = true;
         }
         waiting.for_database(machine.stage());
-        let event = next_event(&mut machine, &mut stream).await;
+        let first = patience.filter(|_| !login_messages.answered);
+        let heard = &mut login_messages.answered;
+        let event = next_event_within(&mut machine, &mut stream, first, heard).await;
         login_messages.token_given |= early && machine.password_asked();
         match event? {
             UpstreamEvent::StartTls => {
@@ -316,6 +322,16 @@ pub(in crate::postgres) async fn next_event(
     machine: &mut Upstream,
     stream: &mut Stream,
 ) -> Result<UpstreamEvent, ConnectionError> {
+    next_event_within(machine, stream, None, &mut false).await
+}
+
+/// Like [`next_event`], with a time limit for each read. Sets `heard` when a byte has arrived.
+async fn next_event_within(
+    machine: &mut Upstream,
+    stream: &mut Stream,
+    limit: Option<Duration>,
+    heard: &mut bool,
+) -> Result<UpstreamEvent, ConnectionError> {
     let mut buffer = [0; READ];
     loop {
         write_all(stream, std::iter::from_fn(|| machine.poll_output()))
@@ -325,8 +341,18 @@ pub(in crate::postgres) async fn next_event(
             return Ok(event);
         }
         machine.handle_input(&[])?; // An error comes after the events before it.
+        let read = stream.read(&mut buffer);
+        let read = match limit {
+            Some(limit) => timeout(limit, read)
+                .await
+                .map_err(io::Error::from)
+                .flatten(),
+            None => read.await,
+        };
+        let read = read.map_err(lost)?;
+        *heard |= read > 0;
         // The machine keeps its first error; the line above returns it.
-        _ = match stream.read(&mut buffer).await.map_err(lost)? {
+        _ = match read {
             0 => machine.handle_eof(),
             n => machine.handle_input(&buffer[..n]),
         };

@@ -29,6 +29,7 @@ use crate::postgres::target::PgContext;
 use crate::postgres::timings::StageTimings;
 use crate::postgres::waiting::ClientWait;
 use crate::report::{self, ErrorContext, Explanation, TokenEvidence};
+use crate::tunnel::StreamPurpose;
 
 impl PgContext {
     /// Explains an error that occurred before a trial existed.
@@ -186,7 +187,12 @@ impl LoginCheck {
             Auth::Iam => Upstream::login(startup, Negotiation::SslRequest),
             Auth::Passthrough => Upstream::passthrough(startup, Negotiation::SslRequest),
         };
-        let opening = open(&self.context, &self.server, machine, false);
+        let opening = open(
+            &self.context,
+            &self.server,
+            machine,
+            StreamPurpose::Connection,
+        );
         self.context
             .within_connect_timeout(opening)
             .await
@@ -229,6 +235,7 @@ impl LoginCheck {
                 server,
                 machine,
                 tls: Some(version.clone()),
+                patience: None,
                 stream: Box::new(tls),
             },
             version,

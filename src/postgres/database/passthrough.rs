@@ -39,6 +39,7 @@ pub(in crate::postgres) async fn passthrough(
         mut machine,
         mut stream,
         tls,
+        ..
     } = opened;
     let LoginProgress { timings, waiting } = progress;
     let mut reader = PasswordReader::new(client.ahead.split().freeze());

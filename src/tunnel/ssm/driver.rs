@@ -286,6 +286,9 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         let mut guard = shared.lock();
         let state = &mut *guard;
+        if state.retired || state.closing {
+            state.release_spares();
+        }
         // A retired session ends with its last stream.
         state.closing |= state.retired && state.streams.is_empty();
         if state.closing {
@@ -320,7 +323,7 @@ impl Driver {
         }
         let machine = state.channel.poll_timeout().map(|at| self.epoch + at);
         let path = self.pulse.deadline(!state.channel.is_drained());
-        let keep_alive = self.keep_alive_at.filter(|_| !state.streams.is_empty());
+        let keep_alive = self.keep_alive_at.filter(|_| state.is_in_use());
         let others = [machine, self.give_up, stall_ends, keep_alive, held];
         let deadline = others.into_iter().flatten().fold(path, Instant::min);
         Ok(WaitSet { deadline, may_read })

@@ -15,13 +15,13 @@ use tracing::{debug, warn};
 use super::placement::{Availability, Placement, choose};
 use super::session::SsmSession;
 use super::start::{SessionStarter, is_throttled};
-use super::state::Repeatability;
+use super::state::{Repeatability, StreamSlot};
 use super::stream::{NotOpened, SsmStream};
 use crate::base::background;
 use crate::base::background::TaskStopped;
 use crate::base::jitter::{doubled, jitter};
 use crate::config::{Endpoint, SsmSettings};
-use crate::tunnel::{Readiness, SessionStats, TunnelError, TunnelStats, TunnelTotals};
+use crate::tunnel::{Readiness, SessionStats, SpareMark, TunnelError, TunnelStats, TunnelTotals};
 
 /// Interval at which a waiting connection checks for a session without traffic.
 const LOOK: Duration = Duration::from_millis(20);
@@ -44,7 +44,7 @@ type Starting = watch::Receiver<Option<Outcome>>;
 
 /// Requirements of a stream for its session.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct StreamNeeds {
+pub(super) struct StreamNeeds<'a> {
     /// The session's start must have begun after this: an older session may have resolved the
     /// database's name to an outdated address.
     pub(super) not_before: Option<Instant>,
@@ -52,6 +52,8 @@ pub(super) struct StreamNeeds {
     pub(super) brief: bool,
     /// Repeatability of its first bytes.
     pub(super) hello: Repeatability,
+    /// The stream is for a later connection.
+    pub(super) spare: Option<&'a SpareMark>,
     /// Another bastion may work where one failed: a session is started despite recent failures.
     pub(super) elsewhere: bool,
 }
@@ -138,7 +140,7 @@ impl SessionPool {
     /// The reason why no session could be started, when there is none to share.
     pub(super) async fn open(
         self: &Arc<Self>,
-        need: StreamNeeds,
+        need: StreamNeeds<'_>,
     ) -> Result<(SsmSession, SsmStream), TunnelError> {
         let mut could_share = None;
         let mut awaited = None;
@@ -178,7 +180,7 @@ impl SessionPool {
         self: &Arc<Self>,
         could_share: &mut Option<Instant>,
         awaited: Option<Starting>,
-        need: StreamNeeds,
+        need: StreamNeeds<'_>,
     ) -> Result<PoolStep, TunnelError> {
         let StreamNeeds {
             not_before, brief, ..
@@ -218,12 +220,31 @@ impl SessionPool {
     }
 
     /// Opens a stream under the lock: the next connection sees a busy session.
-    fn take(&self, session: &SsmSession, need: StreamNeeds) -> PoolStep {
-        match session.open(&self.endpoint, need.hello) {
+    fn take(&self, session: &SsmSession, need: StreamNeeds<'_>) -> PoolStep {
+        let slot = StreamSlot::new(self.endpoint.clone(), need.hello, need.spare.cloned());
+        match session.open(slot) {
             Ok(stream) => PoolStep::Take(session.clone(), stream),
             // It ended between the check and this step; the next check will not see it.
             Err(NotOpened::Leaving | NotOpened::Ended) => PoolStep::Await(None),
         }
+    }
+
+    /// Takes a stream that was opened for a later connection. Returns `false` if a new one would
+    /// get a session with less traffic than a bulk transfer, or if the stream's session is no longer up; `None` if no
+    /// session has it.
+    pub(super) fn take_spare(&self, mark: &SpareMark) -> Option<bool> {
+        let mut sessions = self.lock();
+        let standings = sessions.standings(self.settings.dial_timeout, None);
+        let place = sessions.all.iter().position(|s| s.has_spare(mark))?;
+        let suits = match standings[place] {
+            // Logins and short queries beside it delay it less than the start of a session would.
+            Availability::Up(load) if !load.troubled && !sessions.all[place].has_bulk() => true,
+            Availability::Up(_) => {
+                choose(&standings, self.settings.sessions) == Placement::Place(place)
+            }
+            _ => false,
+        };
+        Some(suits && mark.take())
     }
 
     /// Returns true if there is a session that a connection could use now or soon.

@@ -20,7 +20,7 @@ use self::carriers::CarrierKeeper;
 use super::pool::SessionPool;
 use super::session::SsmSession;
 use super::start::SessionStarter;
-use super::state::Repeatability;
+use super::state::{Repeatability, StreamSlot};
 use super::stream::SsmStream;
 use crate::base::background;
 use crate::base::error_text::plain;
@@ -275,8 +275,9 @@ impl RelayRoute {
                     bastion: session.bastion().to_string(),
                 })
                 .await;
-            let again = session.open(&self.starter.destination(), Repeatability::Repeatable);
-            match again {
+            let destination = self.starter.destination();
+            let slot = StreamSlot::new(destination, Repeatability::Repeatable, None);
+            match session.open(slot) {
                 Ok(again) => stream = again,
                 Err(_) => break,
             }
@@ -467,9 +468,9 @@ fn refused(error: TunnelError) -> NoRelay {
         TunnelError::NameNotResolved { .. }
         | TunnelError::SessionEnded { .. }
         | TunnelError::ChannelLost { .. }
-        | TunnelError::Protocol { .. } => {
-            NoRelay::Absent(RelayAbsence::SessionLost(ForeignText::new(&error.to_string())))
-        }
+        | TunnelError::Protocol { .. } => NoRelay::Absent(RelayAbsence::SessionLost(
+            ForeignText::new(&error.to_string()),
+        )),
         error => NoRelay::Failed(error),
     }
 }

@@ -8,12 +8,11 @@ use tokio::time::Instant;
 
 use super::driver::SessionPhase;
 use super::placement::Availability;
-use super::state::{Repeatability, SharedSession};
+use super::state::{SharedSession, StreamSlot};
 use super::stream::{NotOpened, SsmStream};
 use crate::base::names::NodeId;
 use crate::base::names::SessionId;
-use crate::config::Endpoint;
-use crate::tunnel::{SessionState, SessionStats, TunnelError, TunnelTotals};
+use crate::tunnel::{SessionState, SessionStats, SpareMark, TunnelError, TunnelTotals};
 
 /// Interval of checks of a dial when the round trip is unknown.
 const PATH_UNKNOWN: Duration = Duration::from_secs(1);
@@ -132,6 +131,7 @@ impl SsmSession {
             state,
             to_relay: false,
             streams: load.streams,
+            spares: shared.streams.len() - load.streams,
             busy: load.busy,
             totals: shared.totals(),
             age: self.began.elapsed(),
@@ -139,12 +139,18 @@ impl SsmSession {
         }
     }
 
-    pub(super) fn open(
-        &self,
-        endpoint: &Endpoint,
-        hello: Repeatability,
-    ) -> Result<SsmStream, NotOpened> {
-        SsmStream::open(&self.shared, &self.bastion, endpoint, hello)
+    pub(super) fn open(&self, slot: StreamSlot) -> Result<SsmStream, NotOpened> {
+        SsmStream::open(&self.shared, &self.bastion, slot)
+    }
+
+    /// Returns true if a connection moves more bytes than a login does.
+    pub(super) fn has_bulk(&self) -> bool {
+        self.shared.lock().has_bulk()
+    }
+
+    /// Returns true if this stream for a later connection is in the session.
+    pub(super) fn has_spare(&self, mark: &SpareMark) -> bool {
+        self.shared.lock().has_spare(mark)
     }
 
     /// Returns true if the agent has proved that it accepts the streams' data, and the round trip
@@ -219,7 +225,7 @@ impl SsmSession {
         StuckDial::Yes
     }
 
-    /// Returns the time since which it has had no stream.
+    /// Returns the time since which no connection has used it.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         self.shared.lock().idle_since()
     }
@@ -229,11 +235,12 @@ impl SsmSession {
         self.shared.close();
     }
 
-    /// Ends the session unless it has got a stream meanwhile.
+    /// Ends the session unless a connection uses it meanwhile. Streams for later connections are
+    /// closed first.
     pub(super) fn close_if_idle(&self) {
         let mut state = self.shared.lock();
-        if state.streams.is_empty() {
-            state.closing = true;
+        if !state.is_in_use() {
+            state.retired = true;
             drop(state);
             self.shared.wake.notify_one();
         }

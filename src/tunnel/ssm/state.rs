@@ -16,7 +16,7 @@ use tracing::debug;
 use crate::base::names::NodeId;
 use crate::config::Endpoint;
 use crate::tunnel::ssm::pending_dials::PendingDials;
-use crate::tunnel::{TunnelError, TunnelTotals};
+use crate::tunnel::{SpareMark, TunnelError, TunnelTotals};
 
 /// Most bytes one stream may have queued for the agent before its writer waits. The channel sends
 /// at most a window of 1 KiB messages ahead of the agent's acknowledgements, so a larger queue
@@ -40,6 +40,9 @@ const QUIET: Duration = Duration::from_millis(100);
 /// Time for which a stream that waits for an answer counts as moving bytes; a longer wait means
 /// that the server is still computing the answer.
 const ANSWERING: Duration = Duration::from_millis(500);
+
+/// Bytes up to which a stream that moves bytes is taken for a login and its first queries.
+const LIGHT: usize = 64 * 1024;
 
 /// Time that received bytes may wait for missing ones before new streams go elsewhere.
 const GAP: Duration = Duration::from_secs(1);
@@ -69,8 +72,8 @@ pub(super) struct SessionMachines {
     unread: usize,
     /// Limit at which the socket is no longer read.
     receive_buffer: usize,
-    /// Time since which there has been no stream; `None` while there are some.
-    idle_since: Option<Instant>,
+    /// Time of the end of the last stream of a connection.
+    last_used: Instant,
     pub(super) dials: PendingDials,
     /// Reason of the session's end.
     pub(super) end: Option<TunnelError>,
@@ -141,6 +144,10 @@ pub(super) enum Repeatability {
 pub(super) struct StreamSlot {
     pub(super) endpoint: Endpoint,
     hello: Repeatability,
+    /// The stream is for a later connection, until that takes it.
+    spare: Option<SpareMark>,
+    /// Bytes that it has moved, in both directions.
+    bytes: usize,
     inbox: VecDeque<BytesMut>,
     unread: usize,
     pub(super) dial: DialOutcome,
@@ -159,10 +166,12 @@ pub(super) struct StreamSlot {
 }
 
 impl StreamSlot {
-    pub(super) fn new(endpoint: Endpoint, hello: Repeatability) -> Self {
+    pub(super) fn new(endpoint: Endpoint, hello: Repeatability, spare: Option<SpareMark>) -> Self {
         Self {
             endpoint,
             hello,
+            spare,
+            bytes: 0,
             inbox: VecDeque::new(),
             unread: 0,
             dial: DialOutcome::Pending,
@@ -177,13 +186,26 @@ impl StreamSlot {
     }
 
     /// Records written bytes.
-    pub(super) fn note_write(&mut self) {
+    pub(super) fn note_write(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
         self.moved = Instant::now();
         self.waiting.get_or_insert(self.moved);
     }
 
     pub(super) fn has_unread(&self) -> bool {
         self.unread > 0
+    }
+
+    /// Returns true if no connection uses the stream.
+    fn is_spare(&self) -> bool {
+        let spare = self.spare.as_ref();
+        spare.is_some_and(|mark| !mark.is_taken())
+    }
+
+    /// Returns true if nothing more is read from the stream: the agent closed it, or it was given
+    /// up before a connection used it.
+    pub(super) fn is_over(&self) -> bool {
+        self.finished || self.spare.as_ref().is_some_and(SpareMark::is_released)
     }
 
     fn is_busy(&self, now: Instant) -> bool {
@@ -225,6 +247,7 @@ impl StreamSlot {
     /// be many times larger.
     fn deliver(&mut self, mut data: &[u8]) {
         self.unread += data.len();
+        self.bytes = self.bytes.saturating_add(data.len());
         self.moved = Instant::now();
         self.waiting = None;
         self.dial = DialOutcome::Answered;
@@ -287,7 +310,7 @@ impl SharedSession {
                 received: 0,
                 unread: 0,
                 receive_buffer: share.max(LEAST_RECEIVE_BUFFER),
-                idle_since: Some(Instant::now()),
+                last_used: Instant::now(),
                 dials: PendingDials::default(),
                 end: None,
                 closing: false,
@@ -377,22 +400,51 @@ impl SessionMachines {
     }
 
     /// Adds a stream that the multiplexer has just opened.
-    pub(super) fn admit(&mut self, id: StreamId, endpoint: Endpoint, hello: Repeatability) {
-        self.streams.insert(id, StreamSlot::new(endpoint, hello));
+    pub(super) fn admit(&mut self, id: StreamId, slot: StreamSlot) {
+        self.streams.insert(id, slot);
         self.dials.begin(id, Instant::now());
-        self.idle_since = None;
+    }
+
+    /// Returns true if a connection uses a stream.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.streams.values().any(|slot| !slot.is_spare())
+    }
+
+    /// Returns true if a stream that is moving bytes has moved more than a login does.
+    pub(super) fn has_bulk(&self) -> bool {
+        let now = Instant::now();
+        let mut streams = self.streams.values();
+        streams.any(|slot| !slot.is_spare() && slot.bytes > LIGHT && slot.is_busy(now))
+    }
+
+    /// Returns true if this stream for a later connection is here.
+    pub(super) fn has_spare(&self, mark: &SpareMark) -> bool {
+        let mut marks = self.streams.values().filter_map(|slot| slot.spare.as_ref());
+        marks.any(|known| known.is_same(mark))
+    }
+
+    /// Gives up the streams for later connections. Their keeper sees the end of the stream, and
+    /// closes it. A stream whose dial has no outcome yet is given up after that.
+    pub(super) fn release_spares(&mut self) {
+        for slot in self.streams.values_mut() {
+            let answered = slot.dial == DialOutcome::Answered;
+            if answered && slot.spare.as_ref().is_some_and(SpareMark::release) {
+                slot.wake_all();
+            }
+        }
     }
 
     /// Returns the current load. A dial that takes longer than `dial_timeout` is trouble.
     pub(super) fn load(&self, dial_timeout: Duration) -> SessionLoad {
         let now = Instant::now();
         let stuck = |since: Instant| now >= since + dial_timeout;
+        let used = || self.streams.values().filter(|slot| !slot.is_spare());
         SessionLoad {
             troubled: self.dials.waiting_since().is_some_and(stuck)
                 || self.streams.values().any(|slot| slot.unread >= LAGGING)
                 || self.long_gap().is_some(),
-            busy: self.streams.values().filter(|s| s.is_busy(now)).count(),
-            streams: self.streams.len(),
+            busy: used().filter(|slot| slot.is_busy(now)).count(),
+            streams: used().count(),
         }
     }
 
@@ -412,9 +464,9 @@ impl SessionMachines {
         self.sent += bytes as u64;
     }
 
-    /// Returns the time since which there has been no stream.
+    /// Returns the time since which no connection has used a stream.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        self.idle_since
+        (!self.is_in_use()).then_some(self.last_used)
     }
 
     /// Returns true if the streams' inboxes are full.
@@ -430,7 +482,10 @@ impl SessionMachines {
     /// Returns the start of the longest wait for an answer, among the streams that have read all
     /// their data.
     pub(super) fn longest_wait(&self) -> Option<Instant> {
-        let waits = |slot: &StreamSlot| slot.waiting.filter(|_| !slot.has_unread());
+        let waits = |slot: &StreamSlot| {
+            let waits = !slot.has_unread() && !slot.is_spare();
+            slot.waiting.filter(|_| waits)
+        };
         self.streams.values().filter_map(waits).min()
     }
 
@@ -462,9 +517,9 @@ impl SessionMachines {
     pub(super) fn forget(&mut self, id: StreamId) {
         if let Some(slot) = self.streams.remove(&id) {
             self.unread -= slot.unread;
-        }
-        if self.streams.is_empty() {
-            self.idle_since.get_or_insert_with(Instant::now);
+            if !slot.is_spare() {
+                self.last_used = Instant::now();
+            }
         }
     }
 

@@ -16,11 +16,8 @@ use smux::StreamId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::state::{
-    DialOutcome, Repeatability, SEND_BUFFER, SessionMachines, SharedSession, StreamSlot,
-};
+use super::state::{DialOutcome, SEND_BUFFER, SessionMachines, SharedSession, StreamSlot};
 use crate::base::names::NodeId;
-use crate::config::Endpoint;
 use crate::tunnel::TunnelError;
 
 /// One stream to the database, through the session's agent. Dropping it closes it.
@@ -45,8 +42,7 @@ impl SsmStream {
     pub(super) fn open(
         shared: &Arc<SharedSession>,
         bastion: &NodeId,
-        endpoint: &Endpoint,
-        hello: Repeatability,
+        slot: StreamSlot,
     ) -> Result<Self, NotOpened> {
         let mut state = shared.lock();
         if state.end.is_some() {
@@ -60,7 +56,7 @@ impl SsmStream {
             state.retired = true;
             return Err(NotOpened::Leaving);
         };
-        state.admit(id, endpoint.clone(), hello);
+        state.admit(id, slot);
         drop(state);
         shared.wake.notify_one();
         Ok(Self {
@@ -105,7 +101,7 @@ impl SsmStream {
             return Poll::Ready(Err(error.into_io()));
         }
         // A stream that the agent finished before the session ended is complete.
-        if slot.finished {
+        if slot.is_over() {
             return Poll::Ready(Ok(()));
         }
         match &state.end {
@@ -189,7 +185,7 @@ impl AsyncWrite for SsmStream {
             return Poll::Pending;
         }
         let n = room.min(buf.len());
-        slot.note_write();
+        slot.note_write(n);
         let sent = state.mux.send(self.id, Bytes::copy_from_slice(&buf[..n]));
         state.count_sent(n);
         drop(guard);

@@ -13,7 +13,7 @@ use super::pool::{SessionPool, StreamNeeds};
 use super::relayed::{RelayRoute, denied};
 use super::session::{SsmSession, StuckDial};
 use super::start::SessionStarter;
-use super::state::Repeatability;
+use super::state::{Repeatability, StreamSlot};
 use super::stream::SsmStream;
 use crate::aws::AwsContext;
 use crate::base::error_text::plain;
@@ -21,7 +21,9 @@ use crate::base::names::NodeId;
 use crate::base::names::Region;
 use crate::base::stream::{BoxFuture, Stream};
 use crate::config::{Bastion, Endpoint, SsmSettings};
-use crate::tunnel::{BastionCandidate, Readiness, Transport, TunnelError, TunnelStats};
+use crate::tunnel::{
+    BastionCandidate, Readiness, SpareMark, StreamPurpose, Transport, TunnelError, TunnelStats,
+};
 
 /// Time for which the outcome of a dial through a fresh session is valid: until then no further
 /// session is started only to repeat the dial. It doubles while dials fail, up to the second value.
@@ -89,15 +91,19 @@ impl SsmTransport {
     }
 
     /// Opens a stream through the relay if there is one, otherwise as [`Self::open_and_dial`] does.
-    async fn open_anyhow(&self, hello: Bytes, brief: bool) -> Result<Stream, TunnelError> {
+    async fn open_anyhow(
+        &self,
+        hello: Bytes,
+        purpose: StreamPurpose,
+    ) -> Result<Stream, TunnelError> {
         let Some(relay) = &self.relay else {
-            let (_, stream) = self.open_and_dial(hello, brief).await?;
+            let (_, stream) = self.open_and_dial(hello, purpose).await?;
             return Ok(Box::new(stream));
         };
         if let Some(stream) = relay.open(&hello).await? {
             return Ok(stream);
         }
-        match self.open_and_dial(hello, brief).await {
+        match self.open_and_dial(hello, purpose).await {
             Ok((bastion, stream)) => {
                 relay.note_bastion(&bastion);
                 Ok(Box::new(stream))
@@ -111,13 +117,17 @@ impl SsmTransport {
     async fn open_and_dial(
         &self,
         hello: Bytes,
-        brief: bool,
+        purpose: StreamPurpose,
     ) -> Result<(NodeId, SsmStream), TunnelError> {
         let asked = Instant::now();
         let mut moves = 0;
         let mut need = StreamNeeds {
             not_before: None,
-            brief,
+            brief: !matches!(purpose, StreamPurpose::Connection),
+            spare: match &purpose {
+                StreamPurpose::Spare(mark) => Some(mark),
+                StreamPurpose::Connection | StreamPurpose::Brief => None,
+            },
             hello: if hello.is_empty() {
                 Repeatability::Irreplaceable
             } else {
@@ -135,7 +145,7 @@ impl SsmTransport {
                 }
                 return Ok((session.bastion().clone(), stream));
             }
-            let error = match self.dial(&session, &mut stream, &hello).await {
+            let error = match self.dial(&session, &mut stream, need, &hello).await {
                 Ok(()) => {
                     self.dial_worked(&session, need.not_before);
                     return Ok((session.bastion().clone(), stream));
@@ -143,6 +153,9 @@ impl SsmTransport {
                 Err(error) => error,
             };
             drop(stream);
+            if need.spare.is_some() {
+                return Err(error); // A connection will try again, and judge.
+            }
             if matches!(
                 error,
                 TunnelError::DialRefused { .. } | TunnelError::DialTimeout { .. }
@@ -162,7 +175,7 @@ impl SsmTransport {
     fn not_dialled(
         &self,
         session: &SsmSession,
-        need: StreamNeeds,
+        need: StreamNeeds<'_>,
         fresh: bool,
         error: TunnelError,
     ) -> Result<(), TunnelError> {
@@ -229,6 +242,7 @@ impl SsmTransport {
         &self,
         session: &SsmSession,
         stream: &mut SsmStream,
+        need: StreamNeeds<'_>,
         hello: &Bytes,
     ) -> Result<(), TunnelError> {
         stream.write_all(hello).await.map_err(tunnel_error)?;
@@ -255,7 +269,7 @@ impl SsmTransport {
             }
             if again.is_some_and(|again| Instant::now() >= again) {
                 again = None;
-                second = self.dial_again(session, hello).await;
+                second = self.dial_again(session, need, hello).await;
             }
             if Instant::now() < look {
                 continue;
@@ -276,13 +290,17 @@ impl SsmTransport {
     }
 
     /// Repeats the first dial of a session, beside one without an answer.
-    async fn dial_again(&self, session: &SsmSession, hello: &Bytes) -> Option<SsmStream> {
+    async fn dial_again(
+        &self,
+        session: &SsmSession,
+        need: StreamNeeds<'_>,
+        hello: &Bytes,
+    ) -> Option<SsmStream> {
         if session.is_proven().0 {
             return None; // Another stream was answered: the agent is only slow with this one.
         }
-        let mut stream = session
-            .open(&self.endpoint, Repeatability::Repeatable)
-            .ok()?;
+        let slot = StreamSlot::new(self.endpoint.clone(), need.hello, need.spare.cloned());
+        let mut stream = session.open(slot).ok()?;
         debug!(bastion = %session.bastion(), "no answer to the first dial of a session; dialing again");
         stream.write_all(hello).await.ok()?;
         Some(stream)
@@ -329,11 +347,27 @@ impl SsmTransport {
 
 impl Transport for SsmTransport {
     fn open(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>> {
-        Box::pin(self.open_anyhow(hello, false))
+        Box::pin(self.open_anyhow(hello, StreamPurpose::Connection))
     }
 
     fn open_briefly(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>> {
-        Box::pin(self.open_anyhow(hello, true))
+        Box::pin(self.open_anyhow(hello, StreamPurpose::Brief))
+    }
+
+    fn open_spare(
+        &self,
+        hello: Bytes,
+        mark: SpareMark,
+    ) -> BoxFuture<'_, Result<Stream, TunnelError>> {
+        Box::pin(self.open_anyhow(hello, StreamPurpose::Spare(mark)))
+    }
+
+    fn take_spare(&self, mark: &SpareMark) -> bool {
+        // A stream through the relay suits as long as it lives: it uses all sessions.
+        match self.pool.take_spare(mark) {
+            None => self.relay.is_some() && mark.take(),
+            Some(taken) => taken,
+        }
     }
 
     fn prepare(&self) -> BoxFuture<'_, Result<Option<NodeId>, TunnelError>> {

@@ -8,6 +8,7 @@ fn busy() -> ProcessDocument {
         state: "up".to_owned(),
         to_relay: false,
         streams: 2,
+        ready: 1,
         busy: 1,
         bytes_up: 5_300,
         bytes_down: 184_000_000,

@@ -98,6 +98,10 @@ fn session_lines(session: &SessionDocument) -> [String; 3] {
     let trip = session
         .round_trip_seconds
         .map_or_else(|| "-".to_owned(), milliseconds);
+    let ready = match session.ready {
+        0 => String::new(),
+        ready => format!(" + {ready} ready"),
+    };
     [
         format!("session {id}"),
         format!(
@@ -106,7 +110,7 @@ fn session_lines(session: &SessionDocument) -> [String; 3] {
             age(session.age_seconds)
         ),
         format!(
-            "  {}, {} up, {} down, resumed {}",
+            "  {}{ready}, {} up, {} down, resumed {}",
             counted(session.streams, "stream"),
             bytes(session.bytes_up),
             bytes(session.bytes_down),

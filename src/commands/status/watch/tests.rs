@@ -35,6 +35,7 @@ fn session(round_trip: f64) -> SessionDocument {
         bastion: Some("i-0123456789abcdef0".to_owned()),
         state: "up".to_owned(),
         streams: 2,
+        ready: 1,
         busy: 1,
         bytes_up: 5_300,
         bytes_down: 184_000_000,

@@ -92,8 +92,8 @@ impl Driver {
                     told = true;
                 }
             }
-            if self.shared.lock().streams.is_empty() {
-                // No stream uses it; the next connection starts a session of its own.
+            if !self.shared.lock().is_in_use() {
+                // No connection uses it; the next connection starts a session of its own.
                 return Err(lost.clone());
             }
         }

@@ -25,7 +25,7 @@ use crate::base::stream::Stream;
 use crate::config::Endpoint;
 use crate::tunnel::ssm::SsmStream;
 use crate::tunnel::ssm::socket::WebSocket;
-use crate::tunnel::ssm::state::{Repeatability, SharedSession};
+use crate::tunnel::ssm::state::{Repeatability, SharedSession, StreamSlot};
 use crate::tunnel::{ApiRefusal, EndCause, TunnelError};
 
 const REQUEST: &str = r#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Port","Properties":{"host":"db","portNumber":"5432","localPortNumber":"0","type":"LocalPortForwarding"}}}]}"#;
@@ -221,7 +221,8 @@ fn open(shared: &Arc<SharedSession>) -> SsmStream {
 }
 
 fn open_with(shared: &Arc<SharedSession>, hello: Repeatability) -> SsmStream {
-    SsmStream::open(shared, &NodeId::from("i-1"), &endpoint(), hello).unwrap()
+    let slot = StreamSlot::new(endpoint(), hello, None);
+    SsmStream::open(shared, &NodeId::from("i-1"), slot).unwrap()
 }
 
 /// A smux frame of the first client stream.
@@ -403,19 +404,8 @@ async fn a_session_that_aws_has_given_up_ends_with_both_reasons() {
         .wait_for(|phase| matches!(phase, SessionPhase::Ended(_)))
         .await
         .unwrap();
-    let endpoint = Endpoint {
-        host: "db".to_owned(),
-        port: 5432,
-    };
-    assert!(
-        SsmStream::open(
-            &shared,
-            &NodeId::from("i-1"),
-            &endpoint,
-            Repeatability::Repeatable
-        )
-        .is_err()
-    );
+    let slot = StreamSlot::new(endpoint(), Repeatability::Repeatable, None);
+    assert!(SsmStream::open(&shared, &NodeId::from("i-1"), slot).is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -711,12 +701,8 @@ async fn an_agent_that_answers_nothing_is_left_and_the_path_is_kept() {
     silence(&repeatable.read_u8().await.unwrap_err());
     let took = began.elapsed().as_secs();
     assert!((5..8).contains(&took), "{took}");
-    let full = SsmStream::open(
-        &shared,
-        &NodeId::from("i-1"),
-        &endpoint(),
-        Repeatability::Repeatable,
-    );
+    let slot = StreamSlot::new(endpoint(), Repeatability::Repeatable, None);
+    let full = SsmStream::open(&shared, &NodeId::from("i-1"), slot);
     assert!(full.is_err(), "no new streams");
     // Bytes that cannot be repeated wait for as long as a dial may take.
     silence(&other.read_u8().await.unwrap_err());
@@ -796,12 +782,8 @@ async fn a_session_with_a_gap_is_the_last_resort_and_its_dials_move() {
         matches!(delayed, Some(TunnelError::Delayed { bastion, .. }) if bastion == "i-1"),
         "{error:?}"
     );
-    let full = SsmStream::open(
-        &shared,
-        &NodeId::from("i-1"),
-        &endpoint(),
-        Repeatability::Repeatable,
-    );
+    let slot = StreamSlot::new(endpoint(), Repeatability::Repeatable, None);
+    let full = SsmStream::open(&shared, &NodeId::from("i-1"), slot);
     assert!(full.is_err(), "no new streams");
     peer.socket.send(missing).await.unwrap();
     let mut answer = frame(2, b"late");

@@ -11,7 +11,7 @@ use crate::base::names::NodeId;
 use crate::tunnel::TunnelError;
 use crate::tunnel::ssm::placement::Availability;
 use crate::tunnel::ssm::session::SsmSession;
-use crate::tunnel::ssm::state::Repeatability;
+use crate::tunnel::ssm::state::{Repeatability, StreamSlot};
 use crate::tunnel::ssm::stream::SsmStream;
 
 impl SessionPool {
@@ -57,7 +57,8 @@ impl SessionPool {
             is_free(standing) && on.is_none_or(|on| session.bastion() == on)
         });
         for (session, _) in free {
-            if let Ok(stream) = session.open(&self.endpoint, Repeatability::Repeatable) {
+            let slot = StreamSlot::new(self.endpoint.clone(), Repeatability::Repeatable, None);
+            if let Ok(stream) = session.open(slot) {
                 return Ok(Some((session.clone(), stream)));
             }
         }

@@ -9,10 +9,11 @@ use crate::config::{ConfigFile, TargetLayer, Via};
 use crate::tunnel::ssm::supervisor::SsmTransport;
 use crate::tunnel::{EndCause, Transport};
 
-const NEED: StreamNeeds = StreamNeeds {
+const NEED: StreamNeeds<'_> = StreamNeeds {
     not_before: None,
     brief: false,
     hello: Repeatability::Repeatable,
+    spare: None,
     elsewhere: false,
 };
 const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
