@@ -8,6 +8,7 @@ mod leftovers;
 mod names;
 mod pool;
 mod reach;
+mod relay;
 mod resume;
 mod silence;
 

@@ -168,6 +168,8 @@ impl CarrierKeeper {
         }
         if seen.ready > 0 {
             self.bare = None;
+            // Sessions that end early are no reason for a pause while others work.
+            self.route.pool.note_success();
         }
         let (since, reason) = self.bare.as_ref()?;
         if seen.streams == 0 || now >= *since + GIVE_UP {
