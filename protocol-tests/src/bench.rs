@@ -29,6 +29,7 @@ mod page;
 mod plot;
 mod process;
 mod raw;
+mod relayed;
 mod rivals;
 pub mod tunnel;
 

@@ -20,8 +20,8 @@ use crate::harness::program::{Proxy, clean_env};
 use crate::network::link::Conditions;
 
 /// Role and database that everybody logs in to.
-const ROLE: &str = "db_user";
-const DATABASE: &str = "app";
+pub(crate) const ROLE: &str = "db_user";
+pub(crate) const DATABASE: &str = "app";
 /// One-way delay of the long way.
 const DELAY: Duration = Duration::from_millis(25);
 /// Longest a client may take beyond the time it was told to run.
@@ -90,7 +90,8 @@ pub(crate) async fn start_proxy(
     Ok(proxy)
 }
 
-async fn prepare(far_side: &FarSide) -> anyhow::Result<()> {
+/// Makes the tables of pgbench.
+pub(crate) async fn prepare(far_side: &FarSide) -> anyhow::Result<()> {
     let postgres = far_side.database.postgres();
     let mut pgbench = Command::new(postgres.bindir().join("pgbench"));
     clean_env(&mut pgbench, &["PG"]);
@@ -426,7 +427,8 @@ pub(crate) async fn output_of(mut command: Command, limit: Duration) -> anyhow::
 }
 
 /// The figure of the line `tps = 693.1 (without initial connection time)`.
-fn tps_of(output: &str) -> Option<f64> {
+/// The transactions per second that pgbench reports.
+pub(crate) fn tps_of(output: &str) -> Option<f64> {
     let line = output.lines().find(|line| line.starts_with("tps = "))?;
     line.split_ascii_whitespace().nth(2)?.parse().ok()
 }

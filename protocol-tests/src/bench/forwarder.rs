@@ -178,7 +178,7 @@ async fn keep<R: AsyncRead + Unpin>(
 }
 
 /// The port in the first `127.0.0.1:PORT` of a line.
-fn loopback_port(line: &str) -> Option<u16> {
+pub(crate) fn loopback_port(line: &str) -> Option<u16> {
     let (_, rest) = line.split_once("127.0.0.1:")?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse().ok()

@@ -14,7 +14,7 @@ use super::circumstances::Circumstances;
 use super::figures::Figures;
 use super::page::Section;
 use super::rivals::{BRIDGE, BRIDGE_VERSION, Programs};
-use super::{database, idle, raw};
+use super::{database, idle, raw, relayed};
 use crate::demo::{BASTION, FarSide, Signals, say};
 
 /// What was asked for on the command line.
@@ -28,6 +28,8 @@ pub struct TunnelOptions {
     pub plugin: Option<PathBuf>,
     /// Shorter measurements: a few minutes in all.
     pub quick: bool,
+    /// Only the rows of the relay; nothing is written.
+    pub relay_only: bool,
     /// Folder of the documents that get the tables and plots.
     pub docs: Option<PathBuf>,
 }
@@ -56,7 +58,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// About three minutes.
+    /// About five minutes.
     const QUICK: Self = Self {
         rounds: 3,
         paced_bytes: 2 << 20,
@@ -70,7 +72,7 @@ impl Plan {
         settle: Duration::from_secs(20),
         idle: Duration::from_secs(20),
     };
-    /// About seventeen minutes.
+    /// About twenty-five minutes.
     const FULL: Self = Self {
         rounds: 5,
         paced_bytes: 7 << 20,
@@ -121,7 +123,7 @@ pub async fn run(options: TunnelOptions) -> anyhow::Result<()> {
     };
     // A signal drops the measurement, and with it the programs; the rest is stopped in order.
     let outcome = tokio::select! {
-        figures = measure(&far_side, programs, &plan) => Ok(figures),
+        figures = measure(&far_side, programs, &plan, options.relay_only) => Ok(figures),
         name = signals.next() => Err(anyhow::anyhow!("{name} before the end")),
     };
     let others = format!(
@@ -139,7 +141,7 @@ pub async fn run(options: TunnelOptions) -> anyhow::Result<()> {
     let failures = figures.failures();
     ensure!(failures == 0, "{failures} measurements failed");
     stopped?;
-    let Some(docs) = &options.docs else {
+    let Some(docs) = options.docs.as_ref().filter(|_| !options.relay_only) else {
         return Ok(());
     };
     let section = Section {
@@ -153,15 +155,31 @@ pub async fn run(options: TunnelOptions) -> anyhow::Result<()> {
     section.write(docs)
 }
 
-async fn measure(far_side: &FarSide, programs: Programs<'_>, plan: &Plan) -> Figures {
+async fn measure(
+    far_side: &FarSide,
+    programs: Programs<'_>,
+    plan: &Plan,
+    relay_only: bool,
+) -> Figures {
     let mut figures = Figures::default();
     // Other clients may lose their first bytes to them; here it is speed that is compared.
     far_side.sandbox.agent(BASTION).set_races(false);
+    if relay_only {
+        let prepared = database::prepare(far_side).await;
+        let measured = relayed::measure(far_side, programs.pgiam, plan, &mut figures);
+        if let Err(error) = prepared.and(measured.await) {
+            figures.add_failure("the relay", &error);
+        }
+        return figures;
+    }
     if let Err(error) = raw::measure(&far_side.sandbox, programs, plan, &mut figures).await {
         figures.add_failure("bytes through a tunnel", &error);
     }
     if let Err(error) = database::measure(far_side, programs, plan, &mut figures).await {
         figures.add_failure("a database behind a tunnel", &error);
+    }
+    if let Err(error) = relayed::measure(far_side, programs.pgiam, plan, &mut figures).await {
+        figures.add_failure("the relay", &error);
     }
     if let Err(error) = database::measure_direct_tls(programs, plan, &mut figures).await {
         figures.add_failure("a database that takes direct TLS", &error);

@@ -165,9 +165,12 @@ enum Bench {
         /// Amazon's session-manager-plugin, to be measured as well.
         #[arg(long, value_name = "PATH")]
         plugin: Option<PathBuf>,
-        /// Measure for less than four minutes instead of less than twenty.
+        /// Measure for less than six minutes instead of less than thirty.
         #[arg(long)]
         quick: bool,
+        /// Measure only the rows of the relay, and write nothing.
+        #[arg(long)]
+        relay_only: bool,
         /// Write the tables to benchmarks.md in this folder, with plots.
         #[arg(long, value_name = "DIR", overrides_with = "docs")]
         docs: Option<PathBuf>,
@@ -248,6 +251,7 @@ async fn measure(what: Option<Bench>, straight: Option<Straight>) -> anyhow::Res
                 bridge,
                 plugin,
                 quick,
+                relay_only,
                 docs,
             }),
             _,
@@ -257,6 +261,7 @@ async fn measure(what: Option<Bench>, straight: Option<Straight>) -> anyhow::Res
                 bridge,
                 plugin,
                 quick,
+                relay_only,
                 docs,
             })
             .await
