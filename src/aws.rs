@@ -57,7 +57,7 @@ pub(crate) use endpoints::set_for as endpoint_set_for;
 pub use error::{CredentialsError, SharedCause};
 pub(crate) use error::{is_about_the_network, refused_keys};
 pub(crate) use files::{PLATFORM, home, parse as read_files};
-pub use identity::{Identity, KeyState};
+pub use identity::{BESIDE_AN_ERROR, FOR_A_COMMAND, Identity, KeyState};
 pub use process::RunningProcess;
 pub(crate) use sdk_text::{bad_answer, in_words};
 pub use validation::MalformedValue;

@@ -17,8 +17,10 @@ use super::{AwsContext, error, in_words};
 use crate::base::foreign_text::ForeignText;
 use crate::base::names::Region;
 
-/// Maximum delay that the check adds to an error message.
-const DEADLINE: Duration = Duration::from_secs(2);
+/// Time limit of [`AwsContext::identity`] for an error message: the maximum delay that it adds.
+pub const BESIDE_AN_ERROR: Duration = Duration::from_secs(2);
+/// Time limit of [`AwsContext::identity`] for a command that is about the identity.
+pub const FOR_A_COMMAND: Duration = Duration::from_secs(10);
 
 /// Lifetime of a result, or of a missing answer, for the same keys: a pool that is refused connects
 /// repeatedly.
@@ -67,9 +69,9 @@ struct IdentityAnswer {
 impl AwsContext {
     /// Asks AWS in `region` for the identity of the credentials; concurrent callers share one
     /// request. As with every answer of AWS, [`AwsContext::clock_offset`] is up to date afterwards.
-    /// Takes at most 2 s; facts that are unknown by then are `None`. Cancel-safe.
-    pub async fn identity(&self, region: &Region) -> Identity {
-        let until = Instant::now() + DEADLINE;
+    /// Takes at most `limit`; facts that are unknown by then are `None`. Cancel-safe.
+    pub async fn identity(&self, region: &Region, limit: Duration) -> Identity {
+        let until = Instant::now() + limit;
         let Ok(Ok(credentials)) = timeout_at(until, self.credentials()).await else {
             return Identity::default();
         };

@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use super::{CheckRun, StepOutcome, StepVerdict};
-use crate::aws::{ClockOffset, CredentialSource, CredentialsError, Identity, KeyState};
+use crate::aws::{
+    ClockOffset, CredentialSource, CredentialsError, FOR_A_COMMAND, Identity, KeyState,
+};
 use crate::report;
 
 /// Region for GetCallerIdentity when no region is known: STS answers in every region, and most
@@ -24,7 +26,7 @@ impl CheckRun {
         };
         let region = self.region().await;
         let region = region.unwrap_or_else(|| SOMEWHERE.into());
-        self.identity = self.aws.identity(&region).await;
+        self.identity = self.aws.identity(&region, FOR_A_COMMAND).await;
         let found = FoundCredentials {
             source: CredentialSource::of(&credentials).cloned(),
             ends_in: credentials.expiry().map(|end| {

@@ -14,7 +14,7 @@ use aws_profile::{Files, LoginSession, ResolveError};
 use self::events::ShownEvents;
 use self::mfa::MfaCodes;
 pub(super) use self::subject::Subject;
-use crate::aws::{AwsContext, AwsOptions, CredentialsError};
+use crate::aws::{AwsContext, AwsOptions, CredentialsError, FOR_A_COMMAND};
 use crate::base::local_time::local;
 use crate::base::names::Region;
 use crate::base::quote::{printable, shell};
@@ -111,7 +111,7 @@ async fn identify(aws: &AwsContext, plan: &LoginPlan) -> anyhow::Result<()> {
         _ => None,
     };
     let identity = match &region {
-        Some(region) => aws.identity(region).await,
+        Some(region) => aws.identity(region, FOR_A_COMMAND).await,
         None => crate::aws::Identity::default(),
     };
     let mut line = format!("Profile {profile}: ");

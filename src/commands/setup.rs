@@ -11,7 +11,7 @@ use tracing::debug;
 use crate::aws::alias::Aliases;
 use crate::aws::discover;
 use crate::aws::discover::{Database, DiscoverError};
-use crate::aws::{AwsContext, AwsOptions, KeyState};
+use crate::aws::{AwsContext, AwsOptions, FOR_A_COMMAND, KeyState};
 use crate::base::foreign_text::visible;
 use crate::base::names::Region;
 use crate::cli::terminal;
@@ -134,7 +134,7 @@ async fn add_identity(
     facts: &mut SetupFacts,
     unseen: &mut Vec<String>,
 ) {
-    let identity = aws.identity(region).await;
+    let identity = aws.identity(region, FOR_A_COMMAND).await;
     match identity.keys {
         Some(KeyState::Expired) => unseen.push("The AWS credentials have expired.".to_owned()),
         Some(KeyState::Rejected { code }) => {

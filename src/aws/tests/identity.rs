@@ -62,22 +62,22 @@ async fn aws_tells_account_keys_and_time() {
     ] {
         let (files, asked) = sts(Some((status, body))).await;
         let context = AwsContext::new(stopped(&files, SERVED_AT - 420));
-        let identity = context.identity(&IN).await;
+        let identity = context.identity(&IN, BESIDE_AN_ERROR).await;
         let account = account.map(str::to_owned);
         let arn = identity.arn.clone();
         assert_eq!(arn.is_some(), keys == Some(KeyState::Accepted));
         assert_eq!(identity, Identity { account, keys, arn });
         assert_eq!(context.clock_offset(), Some(ClockOffset { seconds: 420 }));
         // There is one request, whatever the answer was, and another one for other keys.
-        assert_eq!(context.identity(&IN).await, identity);
+        assert_eq!(context.identity(&IN, BESIDE_AN_ERROR).await, identity);
         assert_eq!(asked.load(SeqCst), 1);
         context.invalidate();
-        assert_eq!(context.identity(&IN).await, identity);
+        assert_eq!(context.identity(&IN, BESIDE_AN_ERROR).await, identity);
         assert_eq!(asked.load(SeqCst), 1);
         let config = std::fs::read_to_string(files.path("config")).unwrap();
         files.write("config", &config.replace("EXAMPLE\n", "ANOTHER\n"));
         context.invalidate();
-        assert_eq!(context.identity(&IN).await, identity);
+        assert_eq!(context.identity(&IN, BESIDE_AN_ERROR).await, identity);
         assert_eq!(asked.load(SeqCst), 2);
     }
 }
@@ -88,11 +88,17 @@ async fn a_question_without_an_answer_is_given_up_and_shared() {
     let context = Arc::new(AwsContext::new(files.options("dev")));
     context.credentials().await.unwrap();
     let begun = std::time::Instant::now();
-    let (one, two) = tokio::join!(context.identity(&IN), context.identity(&IN));
+    let (one, two) = tokio::join!(
+        context.identity(&IN, BESIDE_AN_ERROR),
+        context.identity(&IN, BESIDE_AN_ERROR)
+    );
     let took = begun.elapsed();
     assert_eq!((one, two), (Identity::default(), Identity::default()));
     assert!((2..4).contains(&took.as_secs()), "{took:?}");
-    assert_eq!(context.identity(&IN).await, Identity::default());
+    assert_eq!(
+        context.identity(&IN, BESIDE_AN_ERROR).await,
+        Identity::default()
+    );
     assert!(
         begun.elapsed() < took + Duration::from_secs(1),
         "not asked again"
@@ -104,7 +110,7 @@ async fn a_question_without_an_answer_is_given_up_and_shared() {
 async fn nothing_is_asked_without_credentials() {
     let files = Files::new("[profile other]\n");
     assert_eq!(
-        files.context("dev").identity(&IN).await,
+        files.context("dev").identity(&IN, BESIDE_AN_ERROR).await,
         Identity::default()
     );
 }
@@ -115,7 +121,7 @@ async fn what_is_said_of_the_identity_is_bounded_and_harmless() {
     let body = KNOWN.replace("user/me", &format!("user/\u{202e}{long}"));
     let body = body.replace("<Account>111122223333", &format!("<Account>{long}"));
     let (files, _) = sts(Some((200, body))).await;
-    let identity = files.context("dev").identity(&IN).await;
+    let identity = files.context("dev").identity(&IN, BESIDE_AN_ERROR).await;
     assert_eq!(identity.account, None);
     let arn = identity.arn.unwrap();
     assert!(arn.len() < 1100 && !arn.contains('\u{202e}'), "{arn}");

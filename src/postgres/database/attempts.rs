@@ -16,8 +16,8 @@ use super::login::{
 };
 use super::passthrough::passthrough;
 use super::ready;
-use crate::aws::Identity;
 use crate::aws::token::{IamToken, TokenRequest};
+use crate::aws::{BESIDE_AN_ERROR, Identity};
 use crate::base::jitter::jitter;
 use crate::config::{Endpoint, EndpointKind, ResolvedTarget};
 use crate::failure::connection::ConnectionError;
@@ -425,7 +425,7 @@ impl ClientConnection {
     /// token.
     async fn ask_aws(&mut self, context: &PgContext, region: &Region) {
         self.waiting.at(IDENTITY);
-        let identity = context.aws.identity(region).await;
+        let identity = context.aws.identity(region, BESIDE_AN_ERROR).await;
         if let Some(evidence) = &mut self.evidence {
             evidence.identity = identity;
             evidence.clock = context.aws.clock_offset();

@@ -16,7 +16,7 @@ use super::login::{
     DatabaseServer, LoginMessages, LoginProgress, LoginToken, OpenedConnection, handshake, login,
     next_event, open, tls_name,
 };
-use crate::aws::Identity;
+use crate::aws::{FOR_A_COMMAND, Identity};
 use crate::base::pump;
 use crate::base::stream::Stream;
 use crate::config::{Auth, Endpoint};
@@ -296,7 +296,7 @@ impl LoginCheck {
             Err(error) => {
                 self.token_judged = login_messages.token_judged();
                 self.token_sent = login_messages.token_sent;
-                let identity = context.aws.identity(&region).await;
+                let identity = context.aws.identity(&region, FOR_A_COMMAND).await;
                 if let Some(evidence) = &mut self.evidence {
                     evidence.identity = identity;
                     evidence.clock = context.aws.clock_offset();
