@@ -132,13 +132,15 @@ impl<S> Admitted<S> {
     }
 
     /// Converts the stream of the connection.
-    #[must_use]
-    pub fn map<T>(self, form: impl FnOnce(S) -> T) -> Admitted<T> {
-        Admitted {
-            stream: form(self.stream),
+    ///
+    /// # Errors
+    /// The error of `form`. The connection is closed then.
+    pub fn try_map<T, E>(self, form: impl FnOnce(S) -> Result<T, E>) -> Result<Admitted<T>, E> {
+        Ok(Admitted {
+            stream: form(self.stream)?,
             arrival: self.arrival,
             is_owners: self.is_owners,
-        }
+        })
     }
 
     /// Returns the stream, to be served.

@@ -3,6 +3,7 @@
 pub mod idle;
 pub mod ports;
 pub mod protocol;
+pub mod runtimes;
 pub mod server;
 pub mod shutdown;
 pub mod state;

@@ -22,6 +22,7 @@ pub mod blast;
 mod circumstances;
 mod copies;
 mod database;
+pub mod direct;
 mod figures;
 pub mod forwarder;
 mod idle;

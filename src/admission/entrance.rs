@@ -92,6 +92,12 @@ pub trait Listens: sealed::Sealed + Send + Sync {
     /// Returns the next connection, tuned. Cancel-safe.
     #[doc(hidden)]
     fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Arrival)>> + Send;
+
+    /// Moves a connection to the current runtime.
+    ///
+    /// # Errors
+    /// Any error of the system. The connection is closed then.
+    fn moved_here(stream: Self::Stream) -> io::Result<Self::Stream>;
 }
 
 impl Listens for Listening {
@@ -105,6 +111,10 @@ impl Listens for Listening {
         let ours = stream.local_addr()?;
         Ok((stream, Arrival::Tcp { peer, ours }))
     }
+
+    fn moved_here(stream: TcpStream) -> io::Result<TcpStream> {
+        TcpStream::from_std(stream.into_std()?)
+    }
 }
 
 impl Listens for UnixSocket {
@@ -117,6 +127,10 @@ impl Listens for UnixSocket {
         let (stream, user) = self.accept().await?;
         Ok((stream, Arrival::Local { user }))
     }
+
+    fn moved_here(stream: Self::Stream) -> io::Result<Self::Stream> {
+        Self::Stream::from_std(stream.into_std()?)
+    }
 }
 
 /// The control socket of other systems is a Unix socket.
@@ -127,6 +141,11 @@ impl Listens for ControlListener {
     async fn next(&self) -> io::Result<(ControlStream, Arrival)> {
         let (stream, user) = self.accept().await?;
         Ok((stream, Arrival::Local { user }))
+    }
+
+    /// The control socket has one runtime.
+    fn moved_here(stream: ControlStream) -> io::Result<ControlStream> {
+        Ok(stream)
     }
 }
 

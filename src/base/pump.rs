@@ -1,5 +1,6 @@
 //! Copies bytes between two streams, one direction at a time.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -19,8 +20,35 @@ pub(crate) const UNANSWERED: Duration = Duration::from_secs(30);
 /// Time limit for the closing side to accept its last bytes and our close.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Copies one direction, resumable at any point.
+/// Maximum number of unused buffers that a thread keeps.
+const MOST_SPARE: usize = 16;
+
+thread_local! {
+    /// Unused buffers of [`BUFFER`] bytes.
+    static SPARE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes a buffer for a read. A thread reads one stream at a time, so few exist beside those that
+/// hold bytes.
+fn take_buffer() -> Box<[u8]> {
+    let spare = SPARE.with_borrow_mut(Vec::pop);
+    spare.unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice())
+}
+
+/// Gives a buffer back, for the next read of any stream of this thread.
+fn give_back(buffer: Box<[u8]>) {
+    if buffer.len() == BUFFER {
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < MOST_SPARE {
+                spare.push(buffer);
+            }
+        });
+    }
+}
+
+/// Copies one direction, resumable at any point. Has a buffer only while it holds bytes.
 pub(crate) struct Pump {
+    /// Empty while it holds no bytes.
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
@@ -40,10 +68,8 @@ pub(crate) enum PumpEnd {
 impl Pump {
     /// Creates a direction that begins with `first`.
     pub(crate) fn new(first: &[u8]) -> Self {
-        let mut buffer = vec![0; BUFFER.max(first.len())].into_boxed_slice();
-        buffer[..first.len()].copy_from_slice(first);
         Self {
-            buffer,
+            buffer: first.into(),
             start: 0,
             end: first.len(),
             unflushed: false,
@@ -82,6 +108,9 @@ impl Pump {
                     Err(error) => return Poll::Ready(PumpEnd::Write(error)),
                 }
             }
+            if self.buffer.len() != BUFFER {
+                self.buffer = take_buffer();
+            }
             let mut read = ReadBuf::new(&mut self.buffer);
             match Pin::new(&mut *reader).poll_read(cx, &mut read) {
                 Poll::Ready(Ok(())) if read.filled().is_empty() => {
@@ -90,6 +119,7 @@ impl Pump {
                 Poll::Ready(Ok(())) => (self.start, self.end) = (0, read.filled().len()),
                 Poll::Ready(Err(error)) => return Poll::Ready(PumpEnd::Read(Some(error))),
                 Poll::Pending => {
+                    give_back(std::mem::take(&mut self.buffer));
                     // Flush only when there is nothing more to batch: TLS makes one record of it.
                     if self.unflushed {
                         if let Err(error) = ready!(Pin::new(&mut *writer).poll_flush(cx)) {

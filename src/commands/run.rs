@@ -29,6 +29,7 @@ use crate::postgres::PgServer;
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgTarget;
 use crate::serving::ports::{self, ListenAt};
+use crate::serving::runtimes::ConnectionRuntimes;
 use crate::targets::served_target::AwsContexts;
 use crate::tunnel::ssm::leftovers;
 
@@ -127,9 +128,11 @@ impl RunningServer {
         }
         let port = listeners.first().map(ports::Listener::port);
         let user = child::role_of_client(served.config.settings.user.clone());
+        let runtimes =
+            ConnectionRuntimes::start().context("cannot start the threads of connections")?;
         proxy.serving.observed.started();
         Ok(Self {
-            server: PgServer::start(Arc::new(proxy), at, listeners, endings),
+            server: PgServer::start(Arc::new(proxy), at, listeners, endings, runtimes),
             admin,
             port: port.ok_or_else(|| anyhow!("no port to listen on"))?,
             served,

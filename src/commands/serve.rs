@@ -38,6 +38,7 @@ use crate::postgres::target::PgTarget;
 use crate::postgres::{PgServer, PgTargetAtPort};
 use crate::serving::idle::IdleClock;
 use crate::serving::ports::{self, ListenAt};
+use crate::serving::runtimes::ConnectionRuntimes;
 use crate::targets::served_target::AwsContexts;
 use crate::tunnel::ssm::leftovers;
 use pg_handshake::scram::ScramVerifier;
@@ -322,7 +323,9 @@ fn listen(
     let (listeners, failed) = ports::bind(targets, &at)?;
     let failed = failed.into_iter().map(anyhow::Error::from).collect();
     let (listeners, left_out) = at_least_one(listeners, failed)?;
-    let server = PgServer::start(Arc::clone(proxy), at, listeners, endings);
+    let runtimes =
+        ConnectionRuntimes::start().context("cannot start the threads of connections")?;
+    let server = PgServer::start(Arc::clone(proxy), at, listeners, endings, runtimes);
     Ok((server, left_out))
 }
 

@@ -1,6 +1,9 @@
 //! One connection through all stages; the only file that knows all of them.
 //!
 //! `greet → route → (token ‖ tunnel) → upstream TLS → upstream login → splice → close`
+//!
+//! The stages before the splice are boxed: a task is as large as its largest stage, and an open
+//! connection should not hold memory for its login.
 
 use super::client::admit;
 use super::client::probe::is_probe;
@@ -91,7 +94,7 @@ async fn serve(
     async {
         let stop = proxy.serving.stop.clone();
         let deadline = proxy.serving.startup_timeout;
-        let admit_client = admit::admit_client(&proxy, &port_targets, connection);
+        let admit_client = Box::pin(admit::admit_client(&proxy, &port_targets, connection));
         let admitted = tokio::select! {
             admitted = timeout(deadline, admit_client) => admitted.map_err(|_| deadline),
             () = crowded(&startup_permit) => Err(accepted.elapsed()),
@@ -100,7 +103,7 @@ async fn serve(
         match admitted {
             Ok(Ok(StartupRequest::Cancel { key, stream })) => {
                 drop(startup_permit);
-                cancel::deliver(&proxy, &port_targets, &key, stream).await;
+                Box::pin(cancel::deliver(&proxy, &port_targets, &key, stream)).await;
             }
             Ok(Ok(StartupRequest::Startup { client, startup })) => {
                 let connection = ClientConnection {
@@ -123,7 +126,9 @@ async fn serve(
                     .await;
             }
             Ok(Err(failure)) => refuse_early(&proxy, failure).await,
-            Err(after) => refuse_early(&proxy, ConnectionError::StartupTimeout(after).into()).await,
+            Err(after) => {
+                refuse_early(&proxy, ConnectionError::StartupTimeout(after).into()).await;
+            }
         }
     }
     .instrument(span)
@@ -160,7 +165,14 @@ async fn turn_away(
 /// Refuses a client before its target is known.
 async fn refuse_early(proxy: &Proxy, failure: StartupFailure) {
     let StartupFailure { error, client } = failure;
-    refuse(proxy, client, &error, None, &LoginMessages::default()).await;
+    Box::pin(refuse(
+        proxy,
+        client,
+        &error,
+        None,
+        &LoginMessages::default(),
+    ))
+    .await;
 }
 
 /// Resolves when a client has had enough time for its startup and others wait for its place.
@@ -202,15 +214,17 @@ impl ClientConnection {
             Ok(place) => place,
             Err(limit) => {
                 let error = too_many(limit, false);
-                return refuse(&proxy, Some(client), &error, None, &login_messages).await;
+                return Box::pin(refuse(&proxy, Some(client), &error, None, &login_messages)).await;
             }
         };
         drop(startup_permit);
-        let (context, mut routed) = match self.route(port_targets, startup, &mut client).await {
+        let route = Box::pin(self.route(port_targets, startup, &mut client));
+        let (context, mut routed) = match route.await {
             Ok(both) => both,
             Err(RoutingFailure { error, target }) => {
                 let about = target.as_ref().map(report::ErrorContext::target);
-                return refuse(&proxy, Some(client), &error, about, &login_messages).await;
+                return Box::pin(refuse(&proxy, Some(client), &error, about, &login_messages))
+                    .await;
             }
         };
         let live = self.admit(&routed);
@@ -224,7 +238,7 @@ impl ClientConnection {
 
         let (place, stop) = (context.connection_limit.acquire(), self.stop.clone());
         let waiting = Arc::clone(&self.waiting);
-        let connected = async {
+        let connected = Box::pin(async {
             let _ = place.as_ref().map_err(|limit| too_many(*limit, true))?;
             let (client, login_messages) = (&mut client, &mut login_messages);
             waiting.connecting();
@@ -240,7 +254,7 @@ impl ClientConnection {
                     waiting.while_there(client, Some(&context), connected).await
                 }
             }
-        };
+        });
         let connected = tokio::select! {
             connected = answer_in_time(probe, &context, connected) => connected,
             () = stop.requested() => {
@@ -277,7 +291,14 @@ impl ClientConnection {
                 };
                 context.last_failure.note(&error, &about);
                 context.recover(&self.proxy);
-                refuse(&proxy, Some(client), &error, Some(about), &login_messages).await;
+                Box::pin(refuse(
+                    &proxy,
+                    Some(client),
+                    &error,
+                    Some(about),
+                    &login_messages,
+                ))
+                .await;
             }
         }
     }

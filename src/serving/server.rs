@@ -2,12 +2,13 @@
 
 mod target_stop;
 
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,8 +17,9 @@ use tracing::{info, warn};
 use super::idle::{Arrivals, IdleClock};
 use super::ports::{BindError, ListenAt, Listener, PortUse, port_uses};
 use super::protocol::ClientProtocol;
+use super::runtimes::ConnectionRuntimes;
 use super::shutdown::{RunningParts, TUNNEL_SHUTDOWN_DEADLINE};
-use crate::admission::{Entrance, Listens, Verdict};
+use crate::admission::{Admitted, Entrance, Listens, Verdict};
 use crate::base::stream::Stream;
 use crate::observe::{ListedTarget, StatusSource};
 use crate::targets::context::{ProtocolState, TargetContext};
@@ -105,6 +107,7 @@ pub struct Server<C: ClientProtocol> {
     at: ListenAt,
     served: ServedPorts<C::TargetState>,
     startups: Arc<Semaphore>,
+    runtimes: Arc<ConnectionRuntimes>,
     connections: TaskTracker,
     arrivals: Arrivals,
     /// Connections accepted while the server was stopping.
@@ -119,19 +122,21 @@ pub struct Server<C: ClientProtocol> {
 }
 
 impl<C: ClientProtocol> Server<C> {
-    /// Starts an accept loop on every listener.
+    /// Starts an accept loop on every listener. The connections run on `runtimes`.
     #[must_use]
     pub fn start(
         protocol: Arc<C>,
         at: ListenAt,
         listeners: Vec<Listener<C::TargetState>>,
         endings: TaskTracker,
+        runtimes: ConnectionRuntimes,
     ) -> Self {
         let server = Self {
             protocol,
             at,
             served: ServedPorts::default(),
             startups: Arc::new(Semaphore::new(MAX_STARTUPS)),
+            runtimes: Arc::new(runtimes),
             connections: TaskTracker::new(),
             arrivals: Arrivals::default(),
             late: TaskTracker::new(),
@@ -199,6 +204,7 @@ impl<C: ClientProtocol> Server<C> {
             protocol: Arc::clone(&self.protocol),
             port_targets: Arc::clone(&open.port_targets),
             startups: Arc::clone(&self.startups),
+            runtimes: Arc::clone(&self.runtimes),
             connections: self.connections.clone(),
             arrivals: self.arrivals.clone(),
             late: self.late.clone(),
@@ -408,6 +414,7 @@ struct AcceptLoop<C: ClientProtocol> {
     protocol: Arc<C>,
     port_targets: Arc<RwLock<PortTargets<C::TargetState>>>,
     startups: Arc<Semaphore>,
+    runtimes: Arc<ConnectionRuntimes>,
     connections: TaskTracker,
     arrivals: Arrivals,
     late: TaskTracker,
@@ -419,7 +426,7 @@ impl<C: ClientProtocol> AcceptLoop<C> {
     /// client waits here, and the others in the kernel. The permit is acquired after the accept,
     /// not before: a program may listen on more sockets than there are permits. Refused clients
     /// need no permit.
-    async fn run(self, mut entrance: Entrance<impl Listens>, closing: &CancellationToken) {
+    async fn run<L: Listens>(self, mut entrance: Entrance<L>, closing: &CancellationToken) {
         loop {
             let verdict = tokio::select! {
                 biased;
@@ -438,11 +445,7 @@ impl<C: ClientProtocol> AcceptLoop<C> {
                     let Ok(permit) = Arc::clone(&self.startups).acquire_owned().await else {
                         return;
                     };
-                    let connection = connection.map(|stream| Box::new(stream) as Stream);
-                    let (protocol, port_targets) =
-                        (Arc::clone(&self.protocol), self.port_targets());
-                    self.tracker()
-                        .spawn(protocol.serve(port_targets, connection, permit));
+                    self.serve::<L>(connection, permit);
                 }
                 Verdict::Refused(connection) => {
                     let connection = connection.map(|stream| Box::new(stream) as Stream);
@@ -453,6 +456,29 @@ impl<C: ClientProtocol> AcceptLoop<C> {
                 }
             }
         }
+    }
+
+    /// Serves a connection on one of the runtimes.
+    fn serve<L: Listens>(&self, connection: Admitted<L::Stream>, permit: OwnedSemaphorePermit) {
+        let place = self.runtimes.place();
+        let moved = {
+            let _entered = place.handle.enter();
+            connection
+                .try_map(|stream| Ok::<_, io::Error>(Box::new(L::moved_here(stream)?) as Stream))
+        };
+        let connection = match moved {
+            Ok(connection) => connection,
+            Err(error) => {
+                return warn!(%error, "cannot move a new connection to its thread; closed it");
+            }
+        };
+        let (protocol, port_targets) = (Arc::clone(&self.protocol), self.port_targets());
+        let runtime = place.handle.clone();
+        let serve = async move {
+            protocol.serve(port_targets, connection, permit).await;
+            drop(place);
+        };
+        self.tracker().spawn_on(serve, &runtime);
     }
 
     /// Returns the current targets, which a reload may have changed.

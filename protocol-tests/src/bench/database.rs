@@ -427,7 +427,6 @@ pub(crate) async fn output_of(mut command: Command, limit: Duration) -> anyhow::
 }
 
 /// The figure of the line `tps = 693.1 (without initial connection time)`.
-/// The transactions per second that pgbench reports.
 pub(crate) fn tps_of(output: &str) -> Option<f64> {
     let line = output.lines().find(|line| line.starts_with("tps = "))?;
     line.split_ascii_whitespace().nth(2)?.parse().ok()

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use protocol_tests::aws::mfa;
+use protocol_tests::bench::direct::{self, DirectOptions};
 use protocol_tests::bench::tunnel::{self, TunnelOptions};
 use protocol_tests::bench::{self, BenchOptions};
 use protocol_tests::demo::standing::{self, Route, StandingOptions};
@@ -175,6 +176,22 @@ enum Bench {
         #[arg(long, value_name = "DIR", overrides_with = "docs")]
         docs: Option<PathBuf>,
     },
+    /// Measure direct mode beside PgBouncer and stunnel, and print a table.
+    Direct(Direct),
+}
+
+/// Options of `bench direct`.
+#[derive(Args)]
+struct Direct {
+    /// The pgiam binary; a release build for figures that mean something.
+    #[arg(long, value_name = "PATH")]
+    pgiam: PathBuf,
+    /// Measure for two minutes instead of five.
+    #[arg(long)]
+    quick: bool,
+    /// Write the tables to benchmarks.md in this folder, with plots.
+    #[arg(long, value_name = "DIR", overrides_with = "docs")]
+    docs: Option<PathBuf>,
 }
 
 const PLUGIN_HELP: &str = "\
@@ -265,6 +282,9 @@ async fn measure(what: Option<Bench>, straight: Option<Straight>) -> anyhow::Res
                 docs,
             })
             .await
+        }
+        (Some(Bench::Direct(Direct { pgiam, quick, docs })), _) => {
+            direct::run(DirectOptions { pgiam, quick, docs }).await
         }
         (
             None,
