@@ -218,24 +218,29 @@ impl Rows<'_> {
         }
         let mut rates = Vec::new();
         for _ in 0..=self.plan.rounds {
-            rates.push(self.dumped(relayed, "*").await?);
+            rates.push(
+                self.dumped(relayed, &["-n", "public", "-T", "pgbench*"])
+                    .await?,
+            );
         }
         // The first one opened the sessions.
         rates.remove(0);
-        let alone = self.dumped(without, "one").await?;
+        let alone = self.dumped(without, &["-t", "one"]).await?;
         let figure = Figure::new(&measure, median(rates), Target::Ratio(14.0))
             .beside(alone, "one table through one session");
         figures.add(figure);
         Ok(())
     }
 
-    /// MB/s of a dump of the tables with this name.
-    async fn dumped(&self, tunnel: &Forwarder, tables: &str) -> anyhow::Result<f64> {
+    /// MB/s of a dump of these tables.
+    async fn dumped(&self, tunnel: &Forwarder, tables: &[&str]) -> anyhow::Result<f64> {
         let folder = tempfile::tempdir()?;
         let dump = folder.path().join("dump");
         let mut command = self.client("pg_dump", tunnel);
         command
-            .args(["-Fd", "-j4", "-Z0", "-t", tables, "-T", "pgbench*", "-f"])
+            .args(["-Fd", "-j4", "-Z0"])
+            .args(tables)
+            .arg("-f")
             .arg(&dump);
         let began = Instant::now();
         output_of(command, DEADLINE).await?;
