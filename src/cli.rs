@@ -101,10 +101,10 @@ pub enum Command {
     /// Forward plain TCP to any host and port behind the bastion: MySQL, Redis, HTTP.
     #[command(after_help = examples::TUNNEL)]
     Tunnel(Box<TunnelArgs>),
-    /// On the bastion: carry connections that clients spread over several sessions.
+    /// On a bastion: let one connection use several sessions.
     #[command(after_help = examples::RELAY, mut_arg("config", |arg| arg.hide(true)))]
     Relay(Box<RelayArgs>),
-    /// Show the running pgiam: targets, sessions, connections, last errors.
+    /// Show the running pgiam: targets, connections, last errors.
     #[command(after_help = examples::STATUS)]
     Status(Box<StatusArgs>),
     /// Wait until the running pgiam is ready.

@@ -50,6 +50,7 @@ async fn every_command_has_a_help_with_examples() {
         "token",
         "setup",
         "tunnel",
+        "relay",
         "status",
         "wait",
         "stop",
