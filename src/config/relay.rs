@@ -28,7 +28,7 @@ pub struct RelaySettings {
     pub sessions: usize,
 }
 
-/// A relay as written, to be parsed by [`WrittenRelay::parse`].
+/// A relay as written in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WrittenRelay {
     /// `false` in the file.
