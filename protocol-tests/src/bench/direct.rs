@@ -231,7 +231,8 @@ fn section(rows: &[Row], options: &DirectOptions, circumstances: Vec<String>) ->
         notes: vec![
             format!(
                 "Each program verifies the server's certificate and name; its clients connect \
-                 without TLS. {} rounds, the paths in turns",
+                 without TLS, and the server asks for a password within TLS. {} rounds, the paths \
+                 in turns",
                 options.rounds()
             ),
             "Transactions: `pgbench -S -M prepared`; logins: the same with `-C`. PgBouncer keeps \
@@ -462,12 +463,15 @@ impl Bench<'_> {
     async fn memory_of(&self, way: Way, pid: u32, tls: bool) -> anyhow::Result<f64> {
         let script = tempfile::NamedTempFile::new()?;
         std::fs::write(script.path(), "\\sleep 600 s\n")?;
+        // Those of the measurement before have to be gone. PgBouncer keeps some.
+        sleep(Duration::from_secs(2)).await;
+        let others = self.open_at_server().await?;
         // The first ones also pay for what all connections share.
         let _first = self
-            .idle_clients(way, tls, script.path(), IDLE_BEFORE, IDLE_BEFORE)
+            .idle_clients(way, tls, script.path(), IDLE_BEFORE, others + IDLE_BEFORE)
             .await?;
         let before = resident(pid)?;
-        let all = IDLE_BEFORE + IDLE;
+        let all = others + IDLE_BEFORE + IDLE;
         let _others = self
             .idle_clients(way, tls, script.path(), IDLE, all)
             .await?;
@@ -486,7 +490,10 @@ impl Bench<'_> {
         let mut pgbench = Command::new(self.paths.postgres.bindir().join("pgbench"));
         self.paths.through(&mut pgbench, way);
         if tls {
-            pgbench.env("PGSSLMODE", "require");
+            // With a root certificate, libpq would verify pgiam's own one.
+            pgbench
+                .env("PGSSLMODE", "require")
+                .env_remove("PGSSLROOTCERT");
         }
         let pgbench = pgbench
             .args(["-n", "-c", &clients.to_string(), "-t", "1", "-f"])
@@ -497,10 +504,9 @@ impl Bench<'_> {
             .kill_on_drop(true)
             .spawn()?;
         let began = Instant::now();
-        let count = format!("select count(*) from pg_stat_activity where usename = '{ROLE}'");
         loop {
-            let open = self.paths.postgres.psql_admin(&count).await?;
-            if open.trim().parse::<u32>()? >= all {
+            let open = self.open_at_server().await?;
+            if open >= all {
                 break;
             }
             ensure!(
@@ -512,6 +518,13 @@ impl Bench<'_> {
         // The last login has just ended.
         sleep(Duration::from_secs(1)).await;
         Ok(pgbench)
+    }
+
+    /// Connections of the clients' role at the server.
+    async fn open_at_server(&self) -> anyhow::Result<u32> {
+        let count = format!("select count(*) from pg_stat_activity where usename = '{ROLE}'");
+        let open = self.paths.postgres.psql_admin(&count).await?;
+        Ok(open.trim().parse()?)
     }
 }
 
