@@ -165,14 +165,7 @@ async fn turn_away(
 /// Refuses a client before its target is known.
 async fn refuse_early(proxy: &Proxy, failure: StartupFailure) {
     let StartupFailure { error, client } = failure;
-    Box::pin(refuse(
-        proxy,
-        client,
-        &error,
-        None,
-        &LoginMessages::default(),
-    ))
-    .await;
+    refuse(proxy, client, &error, None, &LoginMessages::default()).await;
 }
 
 /// Resolves when a client has had enough time for its startup and others wait for its place.
@@ -214,7 +207,7 @@ impl ClientConnection {
             Ok(place) => place,
             Err(limit) => {
                 let error = too_many(limit, false);
-                return Box::pin(refuse(&proxy, Some(client), &error, None, &login_messages)).await;
+                return refuse(&proxy, Some(client), &error, None, &login_messages).await;
             }
         };
         drop(startup_permit);
@@ -223,8 +216,7 @@ impl ClientConnection {
             Ok(both) => both,
             Err(RoutingFailure { error, target }) => {
                 let about = target.as_ref().map(report::ErrorContext::target);
-                return Box::pin(refuse(&proxy, Some(client), &error, about, &login_messages))
-                    .await;
+                return refuse(&proxy, Some(client), &error, about, &login_messages).await;
             }
         };
         let live = self.admit(&routed);
@@ -291,14 +283,7 @@ impl ClientConnection {
                 };
                 context.last_failure.note(&error, &about);
                 context.recover(&self.proxy);
-                Box::pin(refuse(
-                    &proxy,
-                    Some(client),
-                    &error,
-                    Some(about),
-                    &login_messages,
-                ))
-                .await;
+                refuse(&proxy, Some(client), &error, Some(about), &login_messages).await;
             }
         }
     }
@@ -481,34 +466,37 @@ async fn refuse(
     about: Option<report::ErrorContext<'_>>,
     login_messages: &LoginMessages,
 ) {
-    let report = report::before_login(error, about.as_ref());
-    // Before its target is known a client may be a stranger.
-    if about.is_some() || proxy.serving.may_log() {
-        report.log();
-    }
-    let target = about.map(|about| &about.target.name);
-    proxy.serving.observed.failed(target, report.failure());
-    let (Some(mut client), Some(reply)) = (client, report.reply) else {
-        return;
-    };
-    let admitted = client.auth_state == AuthState::Admitted && !login_messages.authenticated;
-    let authentication: &'static [u8] = if client.tls && admitted && !report.not_ready {
-        &AUTHENTICATION_OK
-    } else {
-        &[]
-    };
-    let parts = [
-        Bytes::copy_from_slice(&login_messages.bytes),
-        Bytes::from_static(authentication),
-        reply,
-    ];
-    let farewell = async {
-        if let Err(error) = write_all(&mut client.stream, parts.into_iter()).await {
-            debug!(%error, "cannot send the error to the client");
+    let refuse = async move {
+        let report = report::before_login(error, about.as_ref());
+        // Before its target is known a client may be a stranger.
+        if about.is_some() || proxy.serving.may_log() {
+            report.log();
         }
-        pump::close(&mut client.stream).await;
+        let target = about.map(|about| &about.target.name);
+        proxy.serving.observed.failed(target, report.failure());
+        let (Some(mut client), Some(reply)) = (client, report.reply) else {
+            return;
+        };
+        let admitted = client.auth_state == AuthState::Admitted && !login_messages.authenticated;
+        let authentication: &'static [u8] = if client.tls && admitted && !report.not_ready {
+            &AUTHENTICATION_OK
+        } else {
+            &[]
+        };
+        let parts = [
+            Bytes::copy_from_slice(&login_messages.bytes),
+            Bytes::from_static(authentication),
+            reply,
+        ];
+        let farewell = async {
+            if let Err(error) = write_all(&mut client.stream, parts.into_iter()).await {
+                debug!(%error, "cannot send the error to the client");
+            }
+            pump::close(&mut client.stream).await;
+        };
+        if timeout(FAREWELL_DEADLINE, farewell).await.is_err() {
+            debug!("sending the error to the client timed out");
+        }
     };
-    if timeout(FAREWELL_DEADLINE, farewell).await.is_err() {
-        debug!("sending the error to the client timed out");
-    }
+    Box::pin(refuse).await;
 }
