@@ -29,15 +29,16 @@ const LOOK: Duration = Duration::from_millis(20);
 /// three that are started in sequence over a slow connection to AWS.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// Pause before a further session after AWS refused one: first, and at most. It doubles.
-const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(120));
+pub(super) const REFUSED_PAUSE: (Duration, Duration) =
+    (Duration::from_secs(5), Duration::from_secs(120));
 /// Pause before a further session after one that failed early: first, and at most. It doubles. Each
 /// attempt costs a session. The commonest reason is a name that the bastion cannot resolve: the
 /// agent looks it up once per session and ends the session with the error.
 const EARLY_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// Factor by which the last session of a target stays longer than the others.
-const LAST_STAYS: u32 = 3;
+pub(super) const LAST_STAYS: u32 = 3;
 /// Shortest time between checks for idle sessions.
-const SWEEP: Duration = Duration::from_secs(5);
+pub(super) const SWEEP: Duration = Duration::from_secs(5);
 
 type Outcome = Result<SsmSession, TunnelError>;
 type Starting = watch::Receiver<Option<Outcome>>;

@@ -20,6 +20,7 @@ use crate::base::jitter::{doubled, jitter};
 use crate::striping::{BundleState, Carrier, CarrierEnd};
 use crate::tunnel::TunnelError;
 use crate::tunnel::ssm::placement::Availability;
+use crate::tunnel::ssm::pool::{LAST_STAYS, REFUSED_PAUSE, SWEEP};
 
 /// Sessions that are started at a time. One takes about a second on the way to AWS, and AWS limits
 /// the calls per second.
@@ -29,17 +30,11 @@ const STARTS: usize = 4;
 const RECENT: Duration = Duration::from_millis(700);
 /// Time without such a wait after which an ended session is not replaced while others live.
 const WANTED: Duration = Duration::from_secs(5);
-/// Pause after a session that could not be opened: first, and at most. It doubles.
-const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(120));
-/// The same without any carrier, while connections wait.
+/// [`REFUSED_PAUSE`] without any carrier, while connections wait.
 const URGENT_PAUSE: Duration = Duration::from_secs(1);
 /// Time without any carrier after which the connections fail. The relay closes its own ends after
 /// 60 s (`src/relay/`).
 const GIVE_UP: Duration = Duration::from_secs(45);
-/// Time between checks for unused sessions.
-const SWEEP: Duration = Duration::from_secs(5);
-/// Factor by which the last session stays longer than the others, as in the pool.
-const LAST_STAYS: u32 = 3;
 
 type Opened = Result<Option<(SsmSession, SsmStream)>, TunnelError>;
 
